@@ -1,0 +1,1 @@
+"""Published ECG networks behind one promise."""

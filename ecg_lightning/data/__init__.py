@@ -1,0 +1,1 @@
+"""From PTB-XL's files to batches."""
