@@ -1,1 +1,36 @@
 """Published ECG networks behind one promise."""
+
+from ecg_lightning.backbones.base import (
+    Backbone,
+    Card,
+    Figures,
+    backbone_card,
+    backbone_class,
+    backbone_signal,
+    create_backbone,
+    list_backbones,
+    meta_backbone,
+    register,
+)
+from ecg_lightning.backbones.checkpoints import LoadReport, load_weights
+from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
+from ecg_lightning.backbones.vit import MTECGTi, ViT
+
+__all__ = [
+    "Backbone",
+    "Card",
+    "ECGFounder",
+    "ECGFounder1Lead",
+    "Figures",
+    "LoadReport",
+    "MTECGTi",
+    "ViT",
+    "backbone_card",
+    "backbone_class",
+    "backbone_signal",
+    "create_backbone",
+    "list_backbones",
+    "load_weights",
+    "meta_backbone",
+    "register",
+]

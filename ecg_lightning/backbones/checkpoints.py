@@ -1,0 +1,187 @@
+"""Weights from a file into a backbone: all of them, or an error that names every tensor that does not fit."""
+
+import argparse
+import hashlib
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ecg_lightning.backbones.base import Backbone
+from ecg_lightning.errors import InputError, joined
+
+State = dict[str, Tensor]
+
+OWN_PREFIX = "backbone."
+"""How the backbone's names start in a checkpoint of this package's classifier."""
+
+STATE_KEYS = ("state_dict", "model")
+"""Where weights lie in a training save, after the backbone's own `published_key`."""
+
+# Plain data that training saves hold beside the weights; none of them can run code.
+_SCALAR = np.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did: names loaded, names of the file left out because the backbone has no place for them."""
+
+    path: Path
+    sha256: str
+    matched: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    def __str__(self) -> str:
+        patterns = sorted({re.sub(r"\d+", "*", name.rpartition(".")[0] or name) for name in self.dropped})
+        dropped = f"; {len(self.dropped)} dropped by name ({joined(patterns, limit=6)})" if patterns else ""
+        return f"{self.path.name} (sha256 {self.sha256[:12]}): {len(self.matched)} tensors loaded{dropped}"
+
+
+def load_weights(backbone: Backbone, path: str | Path, *, sha256: str | None = None) -> LoadReport:
+    """Loads a published checkpoint, a state dict, or a checkpoint of this package's classifier into ``backbone``.
+
+    Heads and other parts that the backbone has no place for are dropped by name and reported; everything else must
+    fit, and nothing in the backbone changes unless all of it does. Files that could run code are refused.
+
+    Args:
+        backbone: takes the weights, in place.
+        path: a safetensors file or a torch file.
+        sha256: what the file must hash to, when given.
+
+    Raises:
+        InputError: when the file cannot be read, is not the one asked for, or does not fit.
+    """
+    path = Path(path)
+    digest = _checked_digest(path, sha256)
+    weights, dropped = _placed(backbone, _state_dict(backbone, _entries(path), path))
+    _compare(backbone, weights, path)
+    backbone.load_state_dict(weights)
+    return LoadReport(path, digest, tuple(weights), tuple(dropped))
+
+
+def _checked_digest(path: Path, expected: str | None) -> str:
+    if not path.is_file():
+        raise InputError(f"{path} is no file: give the path of a checkpoint (.safetensors, .pth, .pt, .ckpt)")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty: download or copy the checkpoint again")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is not None and digest != expected.lower():
+        raise InputError(
+            f"{path} has sha256 {digest}, not {expected}: it is another file or a damaged one, fetch it anew"
+        )
+    return digest
+
+
+def _entries(path: Path) -> Any:
+    """What the file holds, told by its first bytes, not by its suffix."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    try:
+        if start[8:] == b"{":
+            return load_file(path)
+        if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
+            return _torch_entries(path)
+    except pickle.UnpicklingError as error:
+        raise _unpickling_error(path, error) from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise _damaged(path) from error
+    raise InputError(f"{path} is not a checkpoint: give a safetensors or a torch file")
+
+
+def _torch_entries(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch.load reads past a wrong checksum
+                raise zipfile.BadZipFile
+    with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")  # it is refused, or it loads
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _unpickling_error(path: Path, error: Exception) -> InputError:
+    found = re.search(r"GLOBAL (\S+)|Unsupported (?:class|operand)", str(error))
+    if found is None:
+        return _damaged(path)
+    what = f"it asks for {found[1]}" if found[1] else "it is a pickle of more than tensors"
+    return InputError(f"{path} is refused: loading it could run code ({what}); convert it to safetensors")
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is not a whole checkpoint, it is cut off or damaged: download or copy it again")
+
+
+def _state_dict(backbone: Backbone, entries: Any, path: Path) -> State:
+    for key in (backbone.published_key, *STATE_KEYS):
+        if isinstance(entries, Mapping) and isinstance(entries.get(key), Mapping):
+            entries = entries[key]
+            break
+    if isinstance(entries, Mapping) and entries and all(isinstance(value, Tensor) for value in entries.values()):
+        return dict(entries)
+    found = joined([str(key) for key in entries]) if isinstance(entries, Mapping) else type(entries).__name__
+    keys = ", ".join(dict.fromkeys(key for key in (backbone.published_key, *STATE_KEYS) if key))
+    raise InputError(f"{path} holds no weights (found: {found}): give a state dict, alone or as one of {keys}")
+
+
+def _placed(backbone: Backbone, state: State) -> tuple[State, list[str]]:
+    """The tensors under the backbone's names, and the names that it has no place for."""
+    ours = any(name.startswith(OWN_PREFIX) for name in state)
+    weights, dropped = {}, []
+    for name, tensor in state.items():
+        own = backbone.own_name(name.removeprefix(OWN_PREFIX)) if name.startswith(OWN_PREFIX) or not ours else None
+        if own is None:
+            dropped.append(name)
+        else:
+            weights[own] = tensor
+    return weights, dropped
+
+
+def _compare(backbone: Backbone, weights: State, path: Path) -> None:
+    own, network = backbone.state_dict(), type(backbone).__name__
+    if not own.keys() & weights.keys():
+        raise InputError(
+            f"{path} holds another network: none of its {len(weights)} tensors ({joined(list(weights), limit=3)}) is "
+            f"one of {network}'s: give a file of {network}, or the backbone that the file is of"
+        )
+    unlike = [name for name in own if name in weights and _kind(own[name]) != _kind(weights[name])]
+    problems = [
+        f"{what}: {joined(names)}"
+        for what, names in (
+            ("missing", [name for name in own if name not in weights]),
+            ("unexpected", [name for name in weights if name not in own]),
+            ("of another size", [f"{n} is {_shape(weights[n])}, not {_shape(own[n])}" for n in unlike]),
+        )
+        if names
+    ]
+    if problems:
+        fix = "give the file of this network, or build it with the sizes that the file has"
+        raise InputError(f"{path} does not fit {network}; {'; '.join(problems)}: {fix}")
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(f"{path} holds NaN or infinite weights in {joined(broken)}: use a checkpoint from before that")
+
+
+def _kind(tensor: Tensor) -> tuple[bool, torch.Size]:
+    return tensor.is_floating_point(), tensor.shape
+
+
+def _shape(tensor: Tensor) -> str:
+    size = " x ".join(str(length) for length in tensor.shape) or "one number"
+    return size if tensor.is_floating_point() else f"{size} ({tensor.dtype})"

@@ -1,0 +1,76 @@
+"""References of published networks: their weights as a file, their input, and how far a backbone is from them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from seed_recipe import seeded_input, seeded_state
+from torch import Tensor
+
+from ecg_lightning.backbones import Backbone, LoadReport, load_weights
+
+FOLDER = Path(__file__).parents[1] / "references"
+HEADS = ("head", "dense")
+
+POOLED, NORMED_TOKENS, TOKENS = 1e-5, 1e-5, 3e-5
+"""Largest differences allowed: float32 against float64 is up to 1.8e-6 and, for un-normed tokens, 8.6e-6."""
+
+
+@dataclass
+class Reference:
+    """What the published code computed with the weights of ``seed_recipe``."""
+
+    name: str
+    shapes: dict[str, list[int]]
+    input_shape: list[int]
+    outputs: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, name: str, folder: Path = FOLDER) -> "Reference":
+        table = json.loads((folder / f"{name}.json").read_text())
+        with np.load(folder / f"{name}.npz") as arrays:
+            outputs = {key: torch.from_numpy(arrays[key]) for key in arrays if key != "x"}
+        return cls(name, table["state"], table["input_shape"], outputs)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state dict in the published layout, head included."""
+        return {name: torch.from_numpy(array) for name, array in seeded_state(self.shapes).items()}
+
+    @property
+    def ecg(self) -> Tensor:
+        """The input (batch, lead, time)."""
+        return torch.from_numpy(seeded_input(self.name, self.input_shape)).flatten(0, -3)
+
+    def load_into(self, backbone: Backbone, folder: Path) -> LoadReport:
+        """Through a file as the authors publish it."""
+        path = folder / f"{self.name}.pth"
+        torch.save({"epoch": 3, backbone.published_key: self.state}, path)
+        report = load_weights(backbone, path)
+        path.unlink()
+        return report
+
+    def differences(self, backbone: Backbone, *, time_last: bool = False) -> dict[str, float]:
+        """Largest difference of tokens, pooled features and logits (with the head of the file)."""
+        with torch.no_grad():
+            tokens, pooled = backbone.eval().tokens(self.ecg), backbone.eval()(self.ecg)
+        head = next(head for head in HEADS if f"{head}.weight" in self.shapes)
+        head_shapes = {name: self.shapes[name] for name in (f"{head}.weight", f"{head}.bias")}
+        weight, bias = (torch.from_numpy(array) for array in seeded_state(head_shapes).values())
+        tokens = tokens.transpose(1, 2) if time_last else tokens
+        computed = {"pooled": pooled, "logits": F.linear(pooled, weight, bias)}
+        computed |= {"tokens": tokens} if "tokens" in self.outputs else {"tokens_slice": tokens[:, ::4]}
+        for name, values in computed.items():
+            assert values.shape == self.outputs[name].shape
+        return {
+            name.removesuffix("_slice"): (values - self.outputs[name]).abs().max().item()
+            for name, values in computed.items()
+        }
+
+
+def is_equal(differences: dict[str, float], tokens: float) -> bool:
+    """Whether all differences lie within the tolerances; ``tokens``: that of the tokens."""
+    return max(differences["pooled"], differences["logits"]) <= POOLED and differences["tokens"] <= tokens

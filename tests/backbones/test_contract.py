@@ -1,0 +1,140 @@
+"""What every registered backbone keeps; a new one needs a row in CASES and nothing else."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from ecg_lightning.backbones import Backbone, create_backbone, list_backbones
+from ecg_lightning.stochastic_depth import StochasticDepth, branches, draw_coins, set_drop_path
+
+NET1D: dict[str, Any] = {"base_filters": 16, "filters": (16, 32), "blocks": (2, 1), "num_time_points": 250}
+
+CASES: dict[str, dict[str, Any]] = {
+    "ecgfounder": NET1D,
+    "ecgfounder_1lead": NET1D,
+    "mtecg_ti": {},
+    "vit": {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 100},
+}
+"""Arguments that make each backbone small."""
+
+every_backbone = pytest.mark.parametrize("name", CASES)
+RECORDS = 3
+
+
+def build(name: str) -> Backbone:
+    torch.manual_seed(0)
+    return create_backbone(name, **CASES[name])
+
+
+def ecg_for(backbone: Backbone) -> torch.Tensor:
+    random = torch.Generator().manual_seed(1)
+    return torch.randn(RECORDS, len(backbone.signal.leads), backbone.signal.num_time_points, generator=random)
+
+
+def test_every_backbone_has_a_row_here():
+    assert sorted(CASES) == list_backbones()
+
+
+@every_backbone
+def test_each_parameter_lies_in_one_layer_and_no_layer_is_empty(name):
+    backbone = build(name)
+    layers = {backbone.layer_of(parameter) for parameter, _ in backbone.named_parameters()}
+    assert layers == set(range(backbone.num_layers + 1))
+
+
+@every_backbone
+def test_tokens_and_features_have_the_promised_shapes(name):
+    backbone = build(name).eval()
+    with torch.no_grad():
+        tokens, features = backbone.tokens(ecg_for(backbone)), backbone(ecg_for(backbone))
+    assert tokens.ndim == 3
+    assert tokens.shape[0] == RECORDS
+    assert features.shape == (RECORDS, backbone.feature_dim)
+    assert torch.isfinite(features).all()
+
+
+@every_backbone
+def test_evaluation_is_deterministic_whatever_the_drop_rate(name):
+    backbone = build(name).eval()
+    ecg = ecg_for(backbone)
+    with torch.no_grad():
+        plain = backbone(ecg)
+        set_drop_path(backbone, 0.9)
+        assert torch.equal(backbone(ecg), plain)
+
+
+@every_backbone
+def test_evaluation_without_gradient_leaves_all_buffers(name):
+    backbone = build(name).eval()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    with torch.no_grad():
+        backbone(ecg_for(backbone))
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+@every_backbone
+def test_a_record_does_not_depend_on_the_others_of_its_batch(name):
+    backbone = build(name).eval()
+    ecg = ecg_for(backbone)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(ecg)[1:2], backbone(ecg[1:2]), atol=1e-5, rtol=1e-5)
+
+
+@every_backbone
+def test_every_drop_is_called_once_and_blocks_count_from_zero(name):
+    backbone = build(name)
+    called: list[StochasticDepth] = []
+    for drop in branches(backbone):
+        drop.register_forward_hook(lambda module, *_: called.append(module))
+    backbone(ecg_for(backbone))
+    assert called == branches(backbone)
+    assert {drop.block for drop in called} == set(range(max(drop.block for drop in called) + 1))
+
+
+@every_backbone
+def test_rate_one_leaves_the_identity_of_every_block(name):
+    backbone = build(name).train()
+    added: list[torch.Tensor] = []
+    for drop in branches(backbone):
+        drop.register_forward_hook(lambda module, args, output: added.append(output))
+    set_drop_path(backbone, 1.0, "uniform")
+    ecg = ecg_for(backbone).requires_grad_()
+    tokens = backbone.tokens(ecg)
+    (gradient,) = torch.autograd.grad((tokens * torch.randn_like(tokens)).sum(), ecg)
+    assert len(added) == len(branches(backbone))
+    assert not any(output.any() for output in added)
+    assert gradient.any()
+
+
+@every_backbone
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_subset_mode_equals_mask_mode_with_the_same_coins(name, rate):
+    backbone = build(name).train()
+    outputs = []
+    for mode in ("mask", "subset"):
+        set_drop_path(backbone, rate, "uniform", mode)
+        draw_coins(backbone, RECORDS, slice(None), torch.Generator().manual_seed(2), torch.device("cpu"))
+        outputs.append(backbone(ecg_for(backbone)))
+    torch.testing.assert_close(outputs[0], outputs[1], atol=2e-5, rtol=1e-5)
+
+
+@every_backbone
+def test_all_parameters_get_a_gradient(name):
+    backbone = build(name).train()
+    features = backbone(ecg_for(backbone))
+    (features * torch.randn_like(features)).sum().backward()
+    assert [key for key, parameter in backbone.named_parameters() if parameter.grad is None] == []
+
+
+@every_backbone
+def test_own_names_pass_the_reading_of_checkpoints_unchanged(name):
+    backbone = build(name)
+    assert [backbone.own_name(key) for key in backbone.state_dict()] == list(backbone.state_dict())
+
+
+@every_backbone
+def test_names_without_weight_decay_exist(name):
+    backbone = build(name)
+    last_parts = {key.rpartition(".")[2] for key, _ in backbone.named_parameters()}
+    assert backbone.no_weight_decay <= last_parts
