@@ -1,0 +1,177 @@
+"""ECGClassifier, the LightningModule: a backbone and a linear head, its loss, its steps, its random draws."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ecg_lightning.backbones import Backbone, load_weights
+from ecg_lightning.data.batches import Batch
+from ecg_lightning.errors import InputError
+from ecg_lightning.metrics import Scores, SplitScores
+from ecg_lightning.optim import parameter_groups
+from ecg_lightning.stochastic_depth import draw_coins, forget_coins
+
+log = logging.getLogger(__name__)
+
+
+class ECGClassifier(LightningModule):
+    """Multi-label statements from ECGs; `ecg_lightning.post_training.PostTraining` says when what is trained, and how.
+
+    Args:
+        backbone: the network; by name in configs and flags (`--model.backbone vit`), a user's own by class path.
+        label_names: the task's labels in the order of the head's outputs (linked from the data on the command line).
+        weights: pre-trained weights for the backbone (.safetensors, or a torch file without code); none: random start.
+        weights_sha256: what the file must hash to.
+        dropout: dropout on the features in front of the head.
+        pos_weight: `balanced` weights a label's positives by negatives / positives of the training split.
+        seed: of all random draws of the training steps (linked from seed_everything on the command line).
+    """
+
+    pos_weight: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        label_names: Sequence[str],
+        *,
+        weights: str | None = None,
+        weights_sha256: str | None = None,
+        dropout: float = 0.0,
+        pos_weight: Literal["none", "balanced"] = "none",
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        if not label_names:
+            raise InputError("label_names is empty, a classifier needs one label or more: choose another data.task")
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.feature_dim, len(label_names))
+        self.register_buffer("pos_weight", torch.ones(len(label_names)))
+        self.label_names = tuple(label_names)
+        self.weights, self.weights_sha256 = weights, weights_sha256
+        self.balanced = pos_weight == "balanced"
+        self.seed = seed
+        self.frozen_features: Tensor | None = None
+        self.val_scores, self.test_scores = SplitScores(label_names), SplitScores(label_names)
+        self.scores: Scores | None = None
+        """Of the last pass over a split, the same on each process."""
+
+    def forward(self, ecg: Tensor) -> Tensor:
+        """``ecg`` (batch, lead, time), preprocessed as `backbone.signal` says -> logits (batch, label)."""
+        logits: Tensor = self.head(self.dropout(self.backbone(ecg)))
+        return logits
+
+    def setup(self, stage: str) -> None:
+        """Loads the pre-trained weights and weighs the positives, unless a checkpoint brings both."""
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
+        if self.weights is not None:
+            log.info("%s", load_weights(self.backbone, self.weights, sha256=self.weights_sha256))
+        if self.balanced:
+            labels = torch.from_numpy(self.trainer.datamodule.train_labels()).double()  # type: ignore[attr-defined]
+            positives = labels.sum(dim=0)
+            self.pos_weight.copy_((len(labels) - positives) / positives.clamp(min=1))
+
+    def window_logits(self, batch: Batch) -> Tensor:
+        """Logits (batch, window, label); the frozen backbone's features are looked up where they are known already."""
+        if "ecg" not in batch:
+            assert self.frozen_features is not None
+            features = self.frozen_features[batch["index"]]
+        else:
+            ecg = batch["ecg"]
+            train = torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
+            with torch.set_grad_enabled(train):
+                features = self.backbone(ecg.flatten(0, 1)).unflatten(0, ecg.shape[:2])
+        logits: Tensor = self.head(self.dropout(features))
+        return logits
+
+    def record_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy per record (batch,), the mean over labels and windows of ``logits`` (batch, window, label)."""
+        target = labels.to(logits.dtype).unsqueeze(1).expand_as(logits)
+        loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.pos_weight, reduction="none")
+        return loss.mean(dim=(1, 2))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds every draw of the step from (seed, epoch, batch), dropout's from the rank as well."""
+        place = (self.seed, self.current_epoch, batch_idx)
+        coins = torch.Generator().manual_seed(_seed(*place))
+        rows = slice(batch["first"], batch["first"] + len(batch["index"]))
+        draw_coins(self.backbone, batch["num_global"], rows, coins, self.device)
+        torch.manual_seed(_seed(*place, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss whose mean over processes is the mean over the global batch, however unevenly it was split."""
+        losses = self.record_losses(self.window_logits(batch), batch["labels"])
+        loss = losses.sum() * (self.trainer.world_size / batch["num_global"])
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Forgets the step's coins: they were drawn for its batch."""
+        forget_coins(self.backbone)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collects a batch of the validation split."""
+        self._collect(self.val_scores, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collects a batch of the test split."""
+        self._collect(self.test_scores, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val/auroc`, `val/auprc`, `val/loss`, `val/num_labels`."""
+        self._log_scores("val", self.val_scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs `test/...`."""
+        self._log_scores("test", self.test_scores)
+
+    def _collect(self, metric: SplitScores, batch: Batch) -> None:
+        logits = self.window_logits(batch).float()
+        probabilities = logits.sigmoid()
+        maximum = self.backbone.signal.windows.aggregate == "max"
+        joined = probabilities.amax(dim=1) if maximum else probabilities.mean(dim=1)
+        losses = self.record_losses(logits, batch["labels"])
+        metric.update(batch["index"], joined, batch["labels"], losses)
+
+    def _log_scores(self, split: str, metric: SplitScores) -> None:
+        scores = metric.scores()
+        metric.reset()
+        self.scores = scores
+        for name, value in scores.summary().items():
+            self.log(f"{split}/{name}", value, prog_bar=name in ("auroc", "auprc"), sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over all groups from the start, in every phase; `PostTraining` sets rates and weight decay per step."""
+        return torch.optim.AdamW(parameter_groups(self.backbone, self.head), lr=0.0, weight_decay=0.0)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names the labels in the order of the head's outputs."""
+        checkpoint["label_names"] = list(self.label_names)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other labels or of another network, before anything is loaded."""
+        theirs = checkpoint.get("label_names")
+        if theirs != list(self.label_names):
+            raise InputError(
+                f"the checkpoint's labels are {theirs}, the task's are {list(self.label_names)}: "
+                "use the data.task that the run was trained on"
+            )
+        want = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        have = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        differing = sorted(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
+        if differing:
+            raise InputError(
+                f"the checkpoint holds another network: {len(differing)} tensors differ, the first {differing[0]} is "
+                f"{have.get(differing[0])} there and {want.get(differing[0])} here: use the config of its run"
+            )
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

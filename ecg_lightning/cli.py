@@ -1,0 +1,109 @@
+"""The command line: a command is the name of a function; no logic of its own."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ecg_lightning
+from ecg_lightning.errors import InputError, UsageError
+
+
+class Command(NamedTuple):
+    """Where a command's function stands, and its line in the help."""
+
+    module: str
+    function: str
+    help: str
+
+
+COMMANDS = {
+    "demo": Command("ecg_lightning.demo", "demo", "the whole story on real records that ship with the package"),
+    "prepare": Command("ecg_lightning.commands", "prepare", "make a store from PTB-XL's files, for a backbone"),
+    "inspect": Command("ecg_lightning.commands", "inspect", "what is in a store, a run or a backbone"),
+    "fit": Command("ecg_lightning.training", "fit", "post-train a backbone: linear probe, then fine-tuning"),
+    "validate": Command("ecg_lightning.training", "validate", "judge a run on its validation folds"),
+    "test": Command("ecg_lightning.training", "test", "judge a run on its test folds"),
+}
+OWN_PARSER = {"fit", "validate", "test"}
+"""Commands that take the arguments as they are: LightningCLI parses them."""
+
+USAGE = """\
+usage: ecg-lightning COMMAND [OPTIONS]
+
+Two-phase post-training of ECG foundation models: a linear probe, then fine-tuning with stochastic depth.
+
+commands:
+{commands}
+
+  ecg-lightning COMMAND --help    what a command takes
+  ecg-lightning --version         the version
+  ... --debug                     show the traceback of an error
+
+Start with:
+  ecg-lightning demo
+  ecg-lightning prepare --source PTBXL_DIR --output ptbxl-100hz.h5 --backbone vit
+  ecg-lightning fit --config backbone/vit --config recipe/default --data.store ptbxl-100hz.h5 --data.task all --run RUN
+  ecg-lightning test --run RUN
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for a wrong flag or config, 1 for everything else."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE.format(commands="\n".join(f"  {name:<10}{c.help}" for name, c in COMMANDS.items())), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"ecg-lightning {ecg_lightning.__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        return _say(f"ecg-lightning: unknown command {name!r}, known are {', '.join(COMMANDS)}", 2)
+    try:
+        return _call(name, rest)
+    except KeyboardInterrupt:
+        return _say(f"ecg-lightning {name}: interrupted", 130)
+    except SystemExit as end:  # the parsers end so, after their own message
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, InputError):
+            return _say(f"ecg-lightning {name}: {error}", 2 if isinstance(error, UsageError) else 1)
+        return _say(f"ecg-lightning {name}: {type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _call(name: str, arguments: Sequence[str]) -> int:
+    _calm_threads()
+    command = COMMANDS[name]
+    function = getattr(importlib.import_module(command.module), command.function)
+    if name in OWN_PARSER:
+        result = function([*arguments])
+    else:
+        from jsonargparse import auto_cli
+
+        parsed = [*arguments]
+        if name == "inspect" and parsed and not parsed[0].startswith("-"):
+            parsed = ["--target", *parsed]
+        result = auto_cli(function, args=parsed, prog=f"ecg-lightning {name}", as_positional=False)
+    return result if isinstance(result, int) else 0
+
+
+def _calm_threads() -> None:
+    """Waiting threads that spin took ten times as long beside one busy neighbour; say so before torch loads."""
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _say(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Shipped configs by name (``recipe/default``), and registry names for backbones, before LightningCLI parses them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecg_lightning.backbones import backbone_class, list_backbones
+from ecg_lightning.errors import UsageError
+
+
+def config_folder() -> Path:
+    """Where the shipped configs are: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def shipped_configs() -> list[str]:
+    """Names of all shipped configs, such as ``recipe/default``."""
+    folder = config_folder()
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def find_config(name: str) -> str:
+    """A config's path: the file of that name, or the shipped one.
+
+    Raises:
+        UsageError: naming the shipped ones.
+    """
+    if Path(name).is_file():
+        return name
+    shipped = config_folder() / Path(name).with_suffix(".yaml")
+    if shipped.is_file():
+        return str(shipped)
+    raise UsageError(
+        f"--config {name} is neither a file nor a shipped config; shipped are {', '.join(shipped_configs())}"
+    )
+
+
+def settled_arguments(arguments: Sequence[str]) -> list[str]:
+    """Configs first and in order (a flag before a later config would lose against it), names made paths and classes."""
+    configs, flags = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-c"):
+            configs += ["--config", find_config(value if equals else next(rest, ""))]
+        elif flag == "--model.backbone" and not value and not equals:
+            flags += [flag, _class_path(next(rest, ""))]
+        elif flag == "--model.backbone":
+            flags += [flag, _class_path(value)]
+        else:
+            flags.append(argument)
+    return configs + flags
+
+
+def _class_path(name: str) -> str:
+    if name not in list_backbones():
+        return name  # a class path, a class name or a dict: the parser's own
+    kind = backbone_class(name)
+    return f"{kind.__module__}.{kind.__qualname__}"

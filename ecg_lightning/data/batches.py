@@ -1,0 +1,20 @@
+"""What a batch is made of, shared by the data module and the classifier."""
+
+from typing import NotRequired, TypedDict
+
+from torch import Tensor
+
+
+class Batch(TypedDict):
+    """One process's part of a global batch."""
+
+    index: Tensor
+    """(batch,) int64: the record's place in the data set."""
+    labels: Tensor
+    """(batch, label) uint8."""
+    ecg: NotRequired[Tensor]
+    """(batch, window, lead, time), one window in training; absent where the probe's features are computed already."""
+    num_global: int
+    """Records of the global batch, over all processes."""
+    first: int
+    """Place of this process's first record in the global batch."""

@@ -1,0 +1,149 @@
+"""The work of `prepare` on each record: read, run the chain, write by offset. Worker processes import this alone."""
+
+import errno
+import os
+import signal
+import threading
+import time
+import zlib
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecg_lightning.data.record import MILLIVOLTS_PER_UNIT, flat_leads, read_record
+from ecg_lightning.errors import InputError
+from ecg_lightning.signals import StoredSignal, run_record_chain
+
+CHUNK = 16
+"""Records per job."""
+POOL_PAYS_SECONDS = 2.0
+"""Work, on one core, from which on worker processes are started unasked: they take half a second to come up."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where records come from and go to: the file, the place of its signals, what is stored, in which dtype."""
+
+    source: Path
+    path: Path
+    offset: int
+    stored: StoredSignal
+    record_points: int
+    dtype: str
+
+
+class Job(NamedTuple):
+    """One record: its row in the store, its ecg_id, its path below the source, without extension."""
+
+    row: int
+    ecg_id: int
+    path: str
+
+
+class Outcome(NamedTuple):
+    """What became of a record: checksum and flat leads, or the problem."""
+
+    row: int
+    checksum: int
+    flat: list[str]
+    problem: str
+
+
+Outcomes = Generator[list[Outcome], None, None]
+
+
+def convert_all(target: Target, jobs: Sequence[Job], workers: int | None) -> Outcomes:
+    """Converts all records, chunk by chunk in any order; ``workers=None`` starts processes only if that pays.
+
+    Raises:
+        InputError: when a worker process died.
+        OSError: when the store cannot be written.
+    """
+    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+    if workers is None and chunks:
+        started = time.perf_counter()
+        yield convert(target, chunks.pop(0))
+        pays = (time.perf_counter() - started) * len(chunks) > POOL_PAYS_SECONDS
+        workers = _usable_cores() if pays else 1
+    if workers == 1:
+        yield from (convert(target, chunk) for chunk in chunks)
+    elif chunks:
+        yield from _in_processes(target, chunks, min(workers or 1, len(chunks)))
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def convert(target: Target, jobs: Sequence[Job]) -> list[Outcome]:
+    """Reads, filters and writes the records of one chunk."""
+    outcomes = []
+    with target.path.open("r+b", buffering=0) as file:
+        for job in jobs:
+            try:
+                ecg, flat = _signal(target, job)
+            except InputError as error:
+                outcomes.append(Outcome(job.row, 0, [], f"ecg_id {job.ecg_id}: {error}"))
+                continue
+            data = ecg.tobytes()
+            _write(file.fileno(), data, target.offset + job.row * len(data))
+            outcomes.append(Outcome(job.row, zlib.crc32(data), flat, ""))
+    return outcomes
+
+
+def _signal(target: Target, job: Job) -> tuple[NDArray[Any], list[str]]:
+    """The record as it is stored (lead, time), and its flat leads."""
+    stored, path = target.stored, target.source / job.path
+    ecg = read_record(path, stored.leads, stored.record_rate, target.record_points)
+    flat = flat_leads(ecg, stored.leads)
+    if stored.chain:
+        scale = 1.0 if ecg.dtype == np.float64 else round(1 / MILLIVOLTS_PER_UNIT)
+        ecg = run_record_chain(stored.chain, np.asarray(ecg / scale, np.float64), stored.record_rate)
+    elif ecg.dtype != np.int16:
+        raise InputError(
+            f"{path}: its values are not whole multiples of {MILLIVOLTS_PER_UNIT} mV within int16, an unfiltered store "
+            "holds nothing finer: write it with a gain of 1000 per mV (wfdb.wrsamp), or leave it out with "
+            "--on_error skip"
+        )
+    return ecg.astype(target.dtype), flat
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    # Not through a map: there a full disk is a SIGBUS, here an error that can be told.
+    if os.pwrite(descriptor, data, offset) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _in_processes(target: Target, chunks: Sequence[Sequence[Job]], workers: int) -> Outcomes:
+    # Spawned, not forked: the caller may hold torch threads.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent)
+    try:
+        for future in as_completed([pool.submit(convert, target, chunk) for chunk in chunks]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"a worker process died ({error}): run the same command again, it goes on from here, with --workers 1 if "
+            "memory was short"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """A worker leaves Ctrl-C to its parent, and does not outlive one that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,79 @@
+"""Batches of windows out of a store, read through a memory map that each process opens for itself."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ecg_lightning.data.batches import Batch
+from ecg_lightning.data.sampler import Request
+from ecg_lightning.data.store import Store
+from ecg_lightning.signals import SignalSpec
+
+
+class ECGDataset(Dataset[Batch]):
+    """Windows of a store's records as they are stored (int16 or float32), fetched a batch at a time.
+
+    Args:
+        store: the opened store.
+        signal: what the backbone takes.
+        labels: (record, label) uint8, for every record of the store.
+        training: cut one random window, keyed by (seed, epoch, record); else those of evaluation.
+        seed: of the random windows.
+    """
+
+    def __init__(
+        self, store: Store, signal: SignalSpec, labels: NDArray[np.uint8], *, training: bool, seed: int
+    ) -> None:
+        self.store, self.signal, self.labels = store, signal, labels
+        self.training, self.seed = training, seed
+        self.leave_signals_out = False
+        self.leads = signal.lead_indices(store.stored.leads)
+        self.in_order = self.leads == list(range(len(store.stored.leads)))
+        self._map: np.memmap[Any, np.dtype[Any]] | None = None
+
+    def __len__(self) -> int:
+        return self.store.num_records
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_map": None}  # a pickled map is a copy of the file (facts: 45 MiB for 45 MiB)
+
+    def __getitem__(self, row: int) -> Batch:
+        """One record as a batch of one."""
+        return self.__getitems__(Request(np.array([row]), 0, 0, 1))
+
+    def __getitems__(self, request: Request) -> Batch:
+        """The records of a request, (batch, window, lead, time)."""
+        batch: Batch = {
+            "index": torch.from_numpy(request.rows),
+            "labels": torch.from_numpy(self.labels[request.rows]),
+            "num_global": request.num_global,
+            "first": request.first,
+        }
+        if not self.leave_signals_out:
+            batch["ecg"] = torch.from_numpy(self._windows(request))
+        return batch
+
+    def _windows(self, request: Request) -> NDArray[Any]:
+        if self._map is None:
+            self._map = self.store.signals()
+        points, width = self._map.shape[-1], self.signal.num_time_points
+        if self.in_order and width == points:
+            return np.asarray(self._map[request.rows])[:, None]
+        starts = [self._starts(int(row), request.epoch, points - width) for row in request.rows]
+        windows = np.empty((len(starts), len(starts[0]), len(self.leads), width), self._map.dtype)
+        for i, (row, places) in enumerate(zip(request.rows, starts, strict=True)):
+            for j, start in enumerate(places):
+                windows[i, j] = self._map[row, self.leads, start : start + width]
+        return windows
+
+    def _starts(self, row: int, epoch: int, last: int) -> list[int]:
+        windows = self.signal.windows
+        if not self.training:
+            return windows.evaluation_starts(last + self.signal.num_time_points, self.signal.num_time_points)
+        if windows.train == "centre":
+            return [last // 2]
+        ecg_id = int(self.store.records["ecg_id"][row])
+        return [int(np.random.default_rng((self.seed, epoch, ecg_id)).integers(last + 1))]

@@ -1,0 +1,68 @@
+"""What a run folder and a backbone hold, for people and for programs."""
+
+from dataclasses import asdict
+from json import dumps, loads
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from ecg_lightning.backbones import backbone_card, meta_backbone
+from ecg_lightning.signals import chain_to_json
+
+
+def is_run(path: str) -> bool:
+    """Whether ``path`` is a run folder."""
+    return (Path(path) / "state.json").exists()
+
+
+def inspect_run(path: str, *, json: bool = False) -> None:
+    """Prints what a run folder holds: state, config in short, metrics of each split."""
+    folder = Path(path)
+    content: dict[str, Any] = {
+        name.stem: loads(name.read_text())
+        for name in (folder / "state.json", folder / "environment.json", *sorted(folder.glob("metrics_*.json")))
+        if name.exists()
+    }
+    content["checkpoints"] = sorted(checkpoint.name for checkpoint in (folder / "checkpoints").glob("*.ckpt"))
+    _print_nested(f"run {folder}", content, json=json)
+
+
+def inspect_backbone(name: str, *, json: bool = False) -> None:
+    """Prints a backbone's card, its size and the signal it takes."""
+    backbone = meta_backbone(name)
+    signal = backbone.signal
+    content = {
+        **asdict(backbone_card(name)),
+        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+        "feature_dim": backbone.feature_dim,
+        "layers": backbone.num_layers + 1,
+        "signal": {
+            "record_rate_hz": signal.record_rate,
+            "input_rate_hz": signal.sampling_rate,
+            "num_time_points": signal.num_time_points,
+            "leads": list(signal.leads),
+            "chain": loads(chain_to_json(signal.chain)),
+            "windows": asdict(signal.windows),
+        },
+    }
+    _print_nested(f"backbone {name}", content, json=json)
+
+
+def _print_nested(title: str, content: dict[str, Any], *, json: bool) -> None:
+    if json:
+        print(dumps(content, indent=1))
+        return
+    tree = Tree(f"[bold]{title}")
+    _grow(tree, content)
+    Console().print(tree)
+
+
+def _grow(tree: Tree, content: dict[str, Any]) -> None:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            _grow(tree.add(escape(str(key))), value)
+        else:
+            tree.add(escape(f"{key}: {value}"))

@@ -1,0 +1,1 @@
+"""From predictions to judgements; files in, figures out."""

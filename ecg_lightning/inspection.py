@@ -1,0 +1,115 @@
+"""What is in a store, for people and for programs."""
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ecg_lightning.data.labels import FOLDS, TASKS, label_counts
+from ecg_lightning.data.store import Store
+from ecg_lightning.errors import InputError, joined
+from ecg_lightning.signals import chain_to_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def inspect_store(path: str | Path, json: bool = False, verify: bool = False) -> dict[str, Any]:
+    """Prints what the store holds: signal, records and labels per fold and task, versions, hashes; and returns it.
+
+    With ``json`` as JSON. With ``verify`` every signal is read and checked against its checksum.
+
+    Raises:
+        InputError: for a store that cannot be opened, or signals that are not what was written.
+    """
+    store = Store(path)
+    summary = store_summary(store)
+    damaged = store.verify() if verify else None
+    summary["damaged_records"] = damaged
+    print(dumps(summary, indent=1)) if json else _print(summary)
+    if damaged:
+        raise InputError(
+            f"store {path}: {len(damaged)} of {store.num_records} signals are not what was written: {joined(damaged)}; "
+            "make it again with `ecg-lightning prepare --source DIR --output STORE --backbone NAME --overwrite`"
+        )
+    return summary
+
+
+def store_summary(store: Store) -> dict[str, Any]:
+    """Signal, origin and counts of a store, ready for JSON; the counts as `label_counts` lays them out."""
+    stored, records = store.stored, store.records
+    attributes = {name: value for name, value in store.attributes.items() if name != "signal"}
+    return {
+        "store": str(store.path),
+        "signal": {
+            "record_rate": stored.record_rate,
+            "sampling_rate": stored.sampling_rate,
+            "leads": list(stored.leads),
+            "num_time_points": stored.num_time_points,
+            "chain": chain_to_json(stored.chain),
+            "dtype": str(store.dtype),
+        },
+        **attributes,
+        "records_with_flat_leads": int((records["num_flat_leads"] > 0).sum()),
+        **label_counts(store.likelihood, store.statements, records["strat_fold"], records["patient_id"]),
+    }
+
+
+def _print(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, highlight=False)
+    facts = Table(show_header=False, title=summary["store"])
+    facts.add_column()
+    facts.add_column(overflow="fold")
+    for name, value in _facts(summary):
+        facts.add_row(name, value)
+    console.print(facts)
+    console.print(_fold_table(summary))
+    for task in TASKS:
+        console.print(_task_table(task, summary["tasks"][task]))
+
+
+def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    signal = summary["signal"]
+    checked = {None: "not checked (--verify)", 0: "all as written"}
+    damaged = summary["damaged_records"]
+    number = None if damaged is None else len(damaged)
+    return [
+        ("records, patients", f"{summary['records']}, {summary['patients']}"),
+        ("signal", f"{signal['num_time_points']} time points at {signal['sampling_rate']:g} Hz, {signal['dtype']}"),
+        ("made from", f"records of {signal['record_rate']:g} Hz, chain {signal['chain']}"),
+        ("leads", " ".join(signal["leads"])),
+        ("source", f"{summary['source']} ({summary['source_version']})"),
+        ("csv sha256", summary["csv_sha256"]),
+        ("tables sha256", f"{summary['sha256']} (as written)"),
+        ("signal checksums", checked.get(number, f"{number} differ")),
+        ("flat leads", f"in {summary['records_with_flat_leads']} records"),
+        ("versions", f"format {summary['format_version']}, ecg_lightning {summary['package_version']}"),
+        ("command", summary["command"] or "(called from Python)"),
+    ]
+
+
+def _fold_table(summary: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table("records", *map(str, FOLDS), "sum", title="Records per fold, and those with a label of each task")
+    table.add_row("all records", *_folds(summary["records_per_fold"]), str(summary["records"]))
+    for task in TASKS:
+        counts = summary["tasks"][task]
+        table.add_row(task, *_folds(counts["labelled_records_per_fold"]), str(counts["labelled_records"]))
+    return table
+
+
+def _task_table(task: str, counts: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    table = Table("class", *map(str, FOLDS), "sum", title=f"{task}: {counts['n_classes']} classes, records per fold")
+    for name in counts["classes"]:
+        per_fold = counts["positives_per_class_per_fold"][name]
+        table.add_row(name, *_folds(per_fold), str(counts["positives_per_class"][name]))
+    return table
+
+
+def _folds(counts: dict[str, int]) -> list[str]:
+    return [str(counts[str(fold)]) for fold in FOLDS]

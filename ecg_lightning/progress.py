@@ -1,0 +1,25 @@
+"""Where a training run stands: the epoch and batch that come next, from the state of Lightning's fit loop."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Position(NamedTuple):
+    """The batch that is trained next: ``epoch`` and ``batch`` count from 0."""
+
+    epoch: int
+    batch: int
+
+
+def next_position(fit_loop_state: Mapping[str, Any]) -> Position:
+    """Position behind a checkpoint, from ``checkpoint["loops"]["fit_loop"]`` or ``trainer.fit_loop.state_dict()``.
+
+    An epoch counts as started when its first batch is about to be read, as processed when its last has been.
+    """
+    epochs = fit_loop_state["epoch_progress"]["current"]
+    batches = fit_loop_state["epoch_loop.batch_progress"]
+    if epochs["processed"] == epochs["started"]:
+        return Position(epochs["processed"], 0)
+    if batches["is_last_batch"]:
+        return Position(epochs["processed"] + 1, 0)
+    return Position(epochs["processed"], batches["current"]["ready"])

@@ -1,0 +1,100 @@
+"""What a pass over a split leaves in the run folder: predictions and metrics, with where they came from."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+import ecg_lightning
+from ecg_lightning.classifier import ECGClassifier
+from ecg_lightning.data.datamodule import PTBXLDataModule
+from ecg_lightning.errors import InputError
+from ecg_lightning.evaluate.predictions import Predictions
+from ecg_lightning.metrics import Scores
+from ecg_lightning.runs import NO_DEVICE, RunFolder, file_sha256, write_json
+
+log = logging.getLogger(__name__)
+
+
+@rank_zero_only
+def write_results(run: RunFolder, split: str, trainer: Trainer, checkpoint: Path, *, overwrite: bool = False) -> None:
+    """Writes ``predictions/NAME.npz`` and ``metrics_NAME.json`` of the pass that the trainer just made.
+
+    ``NAME`` is the split for the run's own store and best checkpoint, and says what is different otherwise.
+
+    Raises:
+        InputError: where results of something else stand under that name already.
+    """
+    classifier, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(classifier, ECGClassifier)
+    assert isinstance(data, PTBXLDataModule)
+    assert classifier.scores is not None
+    scores = classifier.scores
+    meta = _meta(split, data, checkpoint)
+    name = _name(run, split, meta, checkpoint)
+    path = run.predictions / f"{name}.npz"
+    if path.exists() and not overwrite and Predictions.load(path).meta != meta:
+        raise InputError(f"{path} holds results of another checkpoint or store: add --overwrite to replace them")
+    records, rows = data.store.records, scores.index.numpy()
+    Predictions(
+        record_id=records["ecg_id"][rows].astype(np.int64),
+        patient_id=records["patient_id"][rows].astype(np.int64),
+        fold=records["strat_fold"][rows].astype(np.int8),
+        probabilities=scores.probabilities.numpy(),
+        labels=scores.labels.numpy(),
+        label_names=scores.label_names,
+        meta=meta,
+    ).save(path)
+    write_json(run.path / f"metrics_{name}.json", {**_metrics(scores), "meta": meta})
+    _say(name, scores)
+
+
+def _name(run: RunFolder, split: str, meta: dict[str, Any], checkpoint: Path) -> str:
+    parts = [split]
+    if run.store_sha256 not in (None, meta["store_sha256"]):
+        parts.append(Path(meta["store"]).stem)
+    if checkpoint.resolve() != run.best_checkpoint().resolve():
+        parts.append(checkpoint.stem)
+    return "-".join(parts)
+
+
+def _meta(split: str, data: PTBXLDataModule, checkpoint: Path) -> dict[str, Any]:
+    return {
+        "split": split,
+        "task": data.task,
+        "protocol": "per_task",
+        "folds": list(data.folds[split]),
+        "keep": data.keep,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "store": str(data.store.path),
+        "store_sha256": data.store.attributes["sha256"],
+        "ecg_lightning": ecg_lightning.__version__,
+        "note": NO_DEVICE,
+    }
+
+
+def _metrics(scores: Scores) -> dict[str, Any]:
+    positives = scores.labels.sum(dim=0).tolist()
+    return {
+        **{key: None if value != value else value for key, value in scores.summary().items()},
+        "num_records": len(scores.index),
+        "labels": {
+            label: {"positives": count, "auroc": scores.auroc.get(label), "auprc": scores.auprc.get(label)}
+            for label, count in zip(scores.label_names, positives, strict=True)
+        },
+        "labels_without_both_classes": list(scores.undefined),
+    }
+
+
+def _say(name: str, scores: Scores) -> None:
+    summary = scores.summary()
+    print(
+        f"{name}: macro AUROC {summary['auroc']:.4f}, macro AUPRC {summary['auprc']:.4f} over "
+        f"{len(scores.auroc)} of {len(scores.label_names)} labels, {len(scores.index)} records"
+    )
+    if scores.undefined:
+        print(f"{name}: without both classes, so not counted: {', '.join(scores.undefined)}")

@@ -1,0 +1,152 @@
+"""LightningCLI in and out of a run folder: what it parses, and what it adds to the trainer."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentError
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from ecg_lightning.checkpointing import AtomicCheckpointIO, RunCheckpoints
+from ecg_lightning.classifier import ECGClassifier
+from ecg_lightning.config_names import settled_arguments
+from ecg_lightning.data.datamodule import PTBXLDataModule
+from ecg_lightning.errors import UsageError
+from ecg_lightning.post_training import PostTraining
+from ecg_lightning.runs import Resume, RunFolder
+from ecg_lightning.tracking import MetricsFile
+
+_DESCRIPTIONS = {
+    "fit": "Post-trains a backbone: a linear probe, then full fine-tuning with stochastic depth.",
+    "validate": "Judges a run on its validation folds, with the best checkpoint of its last phase.",
+    "test": "Judges a run on its test folds, with the best checkpoint of its last phase.",
+}
+_TRAINER_DEFAULTS = {
+    "logger": False,
+    "use_distributed_sampler": False,  # the data module deals out the records itself, none twice
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+}
+_OF_THE_CALL = ("config", "run", "resume", "checkpoint_every", "checkpoint", "overwrite")
+"""Arguments that say what to do with a run, and are no part of it."""
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI over classifier, data module and trainer, with the phases as a group of their own, and a run.
+
+    Raises:
+        UsageError: for what the parser refuses.
+    """
+
+    def __init__(self, command: str, arguments: Sequence[str]) -> None:
+        self.command = command
+        self.run_folder = RunFolder(value_of("--run", arguments) or "")
+        with warnings.catch_warnings():
+            # It warns whenever a process has arguments of its own; `main(argv)` is meant to be called from Python too.
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+            super().__init__(
+                ECGClassifier,
+                PTBXLDataModule,
+                save_config_callback=None,
+                seed_everything_default=42,
+                trainer_defaults=_TRAINER_DEFAULTS,
+                parser_kwargs={
+                    "description": _DESCRIPTIONS[command],
+                    "prog": f"ecg-lightning {command}",
+                    "exit_on_error": False,
+                    "allow_abbrev": False,  # `--data.stor` is a slip, not a flag
+                },
+                auto_configure_optimizers=False,
+                args=settled_arguments(arguments),
+                run=False,
+            )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run, the phases, and what follows from something else."""
+        parser.add_argument("--run", type=str, help="the run folder", required=True)
+        if self.command == "fit":
+            parser.add_argument("--resume", type=Resume, default="never", help="auto: start, or go on where it stopped")
+            parser.add_argument(
+                "--checkpoint_every", type=int | None, default=None, help="batches between checkpoints in an epoch"
+            )
+        else:
+            parser.add_argument("--checkpoint", type=str | None, default=None, help="another checkpoint than the best")
+            parser.add_argument("--overwrite", type=bool, default=False, help="replace results of another checkpoint")
+        parser.add_lightning_class_args(PostTraining, "post_training")
+        parser.link_arguments(
+            ("post_training.probe.epochs", "post_training.fine_tune.epochs"), "trainer.max_epochs", compute_fn=_sum
+        )
+        parser.link_arguments("data.label_names", "model.label_names", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """One message in place of the parser's usage, which is longer than a screen."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            raise UsageError(f"{error}\n(`ecg-lightning {self.command} --help` lists what it takes)") from None
+
+    def before_instantiate_classes(self) -> None:
+        """Takes the run folder before anything can write into it, and tells the tracker where it is."""
+        if self.command == "fit":
+            self.run_folder.claim_on_rank_zero(self.config.resume)
+        for logger in _listed(self.config.trainer.logger):
+            if getattr(logger, "class_path", "").endswith("WandbTracker"):
+                logger.init_args.folder = str(self.run_folder.path)
+
+    def instantiate_classes(self) -> None:
+        """Gives the folder back as it was found when the config cannot be built."""
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            self.run_folder.give_up()
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds the run's own logger, checkpoints and progress bar to those of the config."""
+        trainer = self.config_init.trainer
+        fitting = self.command == "fit"
+        self.metrics_file = MetricsFile(self.run_folder.path / "metrics.csv")
+        callbacks: list[Callback] = _listed(trainer.callbacks)
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar(leave=False))
+        if fitting:
+            callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
+        return super().instantiate_trainer(
+            logger=[self.metrics_file, *_listed(trainer.logger)] if fitting else False,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO(), *_listed(trainer.plugins)],
+            default_root_dir=str(self.run_folder.path),
+            enable_checkpointing=fitting,
+        )
+
+    def run_config(self, format: str = "yaml") -> str:
+        """The complete config of the run, without what was said about this call alone."""
+        config = self.config.clone()
+        for name in _OF_THE_CALL:
+            config.pop(name, None)
+        return str(self.parser.dump(config, format=format, skip_none=False, skip_validation=True))
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """A flag's value before the parser runs: the run folder is decided first."""
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == flag:
+            value = following
+        elif argument.startswith(f"{flag}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _sum(*epochs: int) -> int:
+    return sum(epochs)

@@ -1,0 +1,88 @@
+"""What a run says on the screen and in its log: our own plan and events; of Lightning, only what a user can act on."""
+
+import logging
+import warnings
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from ecg_lightning.classifier import ECGClassifier
+from ecg_lightning.data.datamodule import PTBXLDataModule
+from ecg_lightning.post_training import PostTraining
+
+_OWN = "ecg_lightning"
+_LIGHTNING = "lightning.pytorch"
+# Expected here, or advertisements; each is a line of Lightning 2.6 that a user can do nothing about.
+_EXPECTED_WARNINGS = (
+    r".*module\(s\) in eval mode at the start of training",  # the frozen backbone
+    r"The number of training batches .* is smaller than the logging interval",
+    r"The .*dataloader.* does not have many workers",  # a memory map read in the training process is the fast way
+    r".*isinstance\(treespec, LeafSpec\)",
+    r"Be aware that when using `ckpt_path`, callbacks",  # `test` has no use for the callback that writes checkpoints
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # the data module resumes inside it
+)
+_HIDDEN_LINES = ("💡 Tip", "Seed set to", "TPU available", "Restoring states from", "Loaded model weights", "Restored all states")
+
+
+@rank_zero_only
+def set_up_screen() -> None:
+    """Our messages plain on the screen, Lightning's without what is expected or an advertisement."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    own = logging.getLogger(_OWN)
+    own.setLevel(logging.INFO)
+    if not own.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        own.addHandler(handler)
+        own.propagate = False
+    for name in (f"{_LIGHTNING}.utilities.rank_zero", _LIGHTNING):
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _Filter) for known in logger.filters):
+            logger.addFilter(_Filter())
+
+
+class _Filter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_HIDDEN_LINES)
+
+
+@rank_zero_only
+def log_to_file(path: Path) -> logging.Handler:
+    """Adds the run's log file; take the handler off again with `stop_logging`."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in (_OWN, _LIGHTNING):
+        logging.getLogger(name).addHandler(handler)
+    return handler
+
+
+def stop_logging(handler: logging.Handler | None) -> None:
+    """Takes a log file off again."""
+    if handler is not None:
+        for name in (_OWN, _LIGHTNING):
+            logging.getLogger(name).removeHandler(handler)
+        handler.close()
+
+
+def log_plan(plan: PostTraining, classifier: ECGClassifier, data: PTBXLDataModule, trainer: Trainer) -> None:
+    """What is about to be trained, in four lines."""
+    log = logging.getLogger(f"{_OWN}.plan")
+    backbone, probe, fine_tune = classifier.backbone, plan.probe, plan.fine_tune
+    parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    signal = backbone.signal
+    log.info(
+        "%s: %.1f M parameters, %d leads at %g Hz, %d time points; task %s, %d labels",
+        type(backbone).__name__, parameters / 1e6, len(signal.leads), signal.sampling_rate, signal.num_time_points,
+        data.task, len(classifier.label_names),
+    )  # fmt: skip
+    log.info(
+        "probe: %d epochs, rate %g (%s), head kept: %s", probe.epochs, probe.learning_rate, probe.schedule, probe.keep
+    )
+    log.info(
+        "fine-tuning: %d epochs, rate %g (%s), layer decay %g, stochastic depth %g (%s over depth)",
+        fine_tune.epochs, fine_tune.learning_rate, fine_tune.schedule, fine_tune.layer_decay,
+        plan.drop_path_rate, plan.drop_path_over_depth,
+    )  # fmt: skip
+    log.info("%s x %d, precision %s", trainer.strategy.root_device.type, trainer.world_size, trainer.precision)

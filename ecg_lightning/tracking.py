@@ -1,0 +1,149 @@
+"""Where a run's figures go: `metrics.csv` in the run folder always, Weights & Biases when asked for."""
+
+import csv
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ecg_lightning.metrics import Scores
+from ecg_lightning.runs import whole_file
+
+log = logging.getLogger(__name__)
+
+
+class MetricsFile(Logger):
+    """One csv row per logged step: ``step``, ``epoch`` and a column per figure, empty where it was not logged.
+
+    A resumed run goes on in the same file; `drop_after` takes out what the resume will log again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+        self._dirty = False
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """No versions: a run folder is one run."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder holds the config."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds the figures to the row of ``step``."""
+        step = 0 if step is None else step
+        if not self.rows or int(self.rows[-1]["step"]) != step:
+            self.rows.append({"step": step})
+        self.rows[-1].update(metrics)
+        self._dirty = True
+
+    @rank_zero_only
+    def drop_after(self, step: int) -> None:
+        """Takes out the rows from ``step`` on."""
+        self.rows = [row for row in self.rows if int(row["step"]) < step]
+        self._dirty = True
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes the file whole."""
+        if not self._dirty:
+            return
+        names = sorted({name for row in self.rows for name in row} - {"step", "epoch"})
+        with whole_file(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", "epoch", *names])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        self._dirty = False
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes what is left."""
+        self.save()
+
+
+class WandbTracker(WandbLogger):
+    """Weights & Biases: the complete config once, the phase as a figure, a table per label, one run over all resumes.
+
+    Without a key it runs offline and says so; `wandb sync` uploads it later. Nothing but configs and figures is sent:
+    no record, no id, no report.
+
+    Args:
+        project: where the run appears.
+        entity: user or team.
+        name: of the run; Weights & Biases chooses one where there is none.
+        group: runs shown together.
+        tags: free words.
+        offline: None decides by whether there is a key.
+        folder: the run folder (set by the command line).
+    """
+
+    def __init__(
+        self,
+        project: str = "ecg_lightning",
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] | None = None,
+        offline: bool | None = None,
+        folder: str = ".",
+    ) -> None:
+        if offline is None:
+            offline = _has_no_key()
+            if offline:
+                log.info("no Weights & Biases key: tracking offline in %s/wandb; upload with `wandb sync`", folder)
+        super().__init__(
+            project=project, entity=entity, name=name, group=group, tags=list(tags or ()), offline=offline,
+            save_dir=folder, id=_kept_id(Path(folder)), resume="allow", log_model=False,
+        )  # fmt: skip
+
+    def log_label_table(self, split: str, scores: Scores) -> None:
+        """AUROC and AUPRC of each label, and its positives."""
+        positives = dict(zip(scores.label_names, scores.labels.sum(dim=0).tolist(), strict=True))
+        self.log_table(
+            f"{split}/labels",
+            columns=["label", "positives", "auroc", "auprc"],
+            data=[[n, positives[n], scores.auroc.get(n), scores.auprc.get(n)] for n in scores.label_names],
+        )
+
+    def close(self) -> None:
+        """Ends the run; wandb would leave it open."""
+        import wandb
+
+        if wandb.run is not None:
+            wandb.finish()
+
+
+def _has_no_key() -> bool:
+    import wandb
+
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"] == "offline"
+    return not (os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+
+
+def _kept_id(folder: Path) -> str:
+    """One id for a run folder, so that a resumed run is one curve."""
+    path = folder / "wandb_run_id"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid4().hex[:8])
+    return path.read_text().strip()
