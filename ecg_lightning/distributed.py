@@ -17,11 +17,10 @@ def check_replicas_equal(trainer: Trainer, module: LightningModule) -> None:
     if trainer.world_size == 1:
         return
     state = module.state_dict()
-    digests = torch.stack([_digest(tensor) for tensor in state.values()])
-    gathered = trainer.strategy.all_gather(digests)
-    differing = [
-        name for name, equal in zip(state, (gathered == gathered[0]).all(dim=0).tolist(), strict=True) if not equal
-    ]
+    digests = torch.stack([_digest(tensor) for tensor in state.values()])  # (tensor, 2)
+    gathered = trainer.strategy.all_gather(digests)  # (process, tensor, 2)
+    equal = (gathered == gathered[0]).flatten(2).all(dim=2).all(dim=0).tolist()
+    differing = [name for name, same in zip(state, equal, strict=True) if not same]
     if differing:
         raise RuntimeError(
             f"{len(differing)} of {len(state)} tensors differ between the {trainer.world_size} processes, "

@@ -103,7 +103,7 @@ class RunFolder:
         """Takes away what `claim` made, when nothing could be started in it."""
         if self._lock is None:
             return
-        if self._new:
+        if self._new and not any(self.checkpoints.iterdir()):
             shutil.rmtree(self.path)
         else:
             self.set_state("interrupted")

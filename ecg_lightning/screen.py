@@ -22,7 +22,14 @@ _EXPECTED_WARNINGS = (
     r"Be aware that when using `ckpt_path`, callbacks",  # `test` has no use for the callback that writes checkpoints
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the data module resumes inside it
 )
-_HIDDEN_LINES = ("💡 Tip", "Seed set to", "TPU available", "Restoring states from", "Loaded model weights", "Restored all states")
+_HIDDEN_LINES = (
+    "💡 Tip",
+    "Seed set to",
+    "TPU available",
+    "Restoring states from",
+    "Loaded model weights",
+    "Restored all states",
+)
 
 
 @rank_zero_only

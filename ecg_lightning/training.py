@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ecg_lightning.errors import UsageError
+from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.progress import next_position
 from ecg_lightning.results import write_results
@@ -32,6 +32,9 @@ def fit(arguments: Sequence[str]) -> int:
     handler = log_to_file(cli.run_folder.path / "log.txt")
     try:
         complete = _train(cli)
+    except InputError:
+        cli.run_folder.give_up()
+        raise
     except BaseException:
         _set_state(cli.run_folder, "interrupted")
         raise

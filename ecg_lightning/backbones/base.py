@@ -28,6 +28,8 @@ class Backbone(nn.Module, ABC):
     signal: SignalSpec
     feature_dim: int
     num_layers: int
+    registered_name: ClassVar[str | None] = None
+    """Name in the registry; None for a user's own class."""
     no_weight_decay: ClassVar[frozenset[str]] = frozenset()
     """Last parts of parameter names (tokens, position tables) that get no weight decay, besides 1-D tensors."""
     published_key: ClassVar[str | None] = None
@@ -117,6 +119,7 @@ def register(card: Card) -> Callable[[BackboneClass], BackboneClass]:
                 f"{backbone.__module__}.{backbone.__qualname__}: give one of them another name"
             )
         _CLASSES[card.name], _CARDS[card.name] = backbone, card
+        backbone.registered_name = card.name
         return backbone
 
     return enter

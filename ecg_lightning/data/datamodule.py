@@ -80,19 +80,19 @@ class PTBXLDataModule(LightningDataModule):
         """
         if self.signal is None:
             assert self.trainer is not None
-            signal = self.trainer.lightning_module.backbone.signal  # type: ignore[union-attr]
-            assert isinstance(signal, SignalSpec)
-            self.use_signal(signal)
+            backbone: Any = self.trainer.lightning_module.backbone
+            kind = type(backbone)
+            self.use_signal(backbone.signal, backbone.registered_name or f"{kind.__module__}.{kind.__qualname__}")
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             self._say(split)
 
-    def use_signal(self, signal: SignalSpec) -> "PTBXLDataModule":
-        """Sets what the network takes; for use without a trainer."""
+    def use_signal(self, signal: SignalSpec, backbone: str = "NAME") -> "PTBXLDataModule":
+        """Sets what the network called ``backbone`` takes; to be called by hand where there is no trainer."""
         misfits = signal.misfits(self.store.stored)
         if misfits:
             raise InputError(
-                f"{self.store.path} does not fit the backbone: {'; '.join(misfits)}. Make the right one: "
-                "ecg-lightning prepare --source PTBXL_DIR --output STORE --backbone NAME"
+                f"{self.store.path} does not fit {backbone}: {'; '.join(misfits)}. Make the right one: "
+                f"ecg-lightning prepare --source PTBXL_DIR --output STORE --backbone {backbone}"
             )
         self.signal = signal
         self._datasets = {

@@ -1,0 +1,110 @@
+"""Runs the real command line in real processes, and kills it where a test says."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+TESTS = Path(__file__).parent
+
+
+class KillAt(Callback):
+    """Kills the whole process group, as a power cut would, before a batch or behind an epoch's last checkpoint."""
+
+    def __init__(self, epoch: int, batch: int | None = None) -> None:
+        self.epoch, self.batch = epoch, batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
+            kill_group()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.batch is None and trainer.current_epoch == self.epoch:
+            kill_group()
+
+
+def kill_group() -> None:
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def run_cli(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """``python -m ecg_lightning ...`` in a process group of its own, one thread a process."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")},
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(TESTS),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ecg_lightning", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        raise AssertionError(f"still running after {timeout} s:\n{output}") from None
+    return subprocess.CompletedProcess(arguments, process.returncode, output)
+
+
+def kill_at(epoch: int, batch: int | None = None) -> list[str]:
+    """Flags that kill a fit."""
+    spec = f'{{"class_path": "processes.KillAt", "init_args": {{"epoch": {epoch}, "batch": {batch or 0}}}}}'
+    if batch is None:
+        spec = f'{{"class_path": "processes.KillAt", "init_args": {{"epoch": {epoch}, "batch": null}}}}'
+    return ["--trainer.callbacks", f"[{spec}]"]
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What two runs' last checkpoints, metrics and predictions differ in, bit for bit."""
+    a, b = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other))
+    found = [
+        f"weights {name}" for name in a["state_dict"] if not torch.equal(a["state_dict"][name], b["state_dict"][name])
+    ]
+    found += [f"{name} {a[name]} {b[name]}" for name in ("epoch", "global_step") if a[name] != b[name]]
+    states = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (a, b)]
+    found += [f"optimizer state of {sorted(states[0])} and {sorted(states[1])}"] if states[0].keys() != states[1].keys() else [
+        f"optimizer {key} {name}"
+        for key in states[0]
+        for name in states[0][key]
+        if not torch.equal(states[0][key][name], states[1][key][name])
+    ]  # fmt: skip
+    if (one / "metrics.csv").read_text() != (other / "metrics.csv").read_text():
+        found.append("metrics.csv")
+    with np.load(one / "predictions" / "val.npz") as x, np.load(other / "predictions" / "val.npz") as y:
+        found += [f"predictions {name}" for name in x.files if name != "meta" and not np.array_equal(x[name], y[name])]
+    return found
+
+
+class WriteReplica(Callback):
+    """Writes each process's own weights when the training ends."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.save(pl_module.state_dict(), self.folder / f"rank{trainer.global_rank}.pt")
+
+
+class WithoutRewrap(Callback):
+    """Takes the re-wrap out of the phase switch."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        import ecg_lightning.post_training
+
+        ecg_lightning.post_training.rewrap = lambda trainer: None
+
+
+class Drift(Callback):
+    """Moves one process's head in the probe's last epoch."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1 and trainer.global_rank == 1:
+            with torch.no_grad():
+                pl_module.head.bias += 1e-6

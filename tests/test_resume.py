@@ -1,0 +1,99 @@
+"""A run that was killed and resumed is, bit for bit, the run that was never killed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import differences, kill_at, run_cli
+
+from ecg_lightning.backbones import backbone_signal
+from ecg_lightning.data.prepare import prepare
+
+PROBE, FINE_TUNE = 2, 2
+# 40 records, 24 train in batches of 7: 4 batches an epoch, the last one short.
+COMMON = [
+    *("--model.backbone", "vit", "--model.backbone.depth", "2", "--model.backbone.dim", "12"),
+    *("--model.backbone.patch", "[12, 50]", "--model.dropout", "0.2", "--model.backbone.dropout", "0.1"),
+    *("--data.task", "superdiagnostic", "--data.batch_size", "7", "--trainer.accelerator", "cpu"),
+    *("--data.train_folds", "[1, 2, 3, 4, 5, 6]", "--data.val_folds", "[7, 8, 9]"),
+    *("--post_training.probe.epochs", str(PROBE), "--post_training.probe.learning_rate", "0.01"),
+    *("--post_training.fine_tune.epochs", str(FINE_TUNE), "--post_training.drop_path_rate", "0.5"),
+    *("--post_training.fine_tune.learning_rate", "0.001", "--trainer.gradient_clip_val", "1.0"),
+    *("--trainer.enable_progress_bar", "false", "--checkpoint_every", "1", "--trainer.log_every_n_steps", "1"),
+]
+KILLS = {
+    "inside the probe": kill_at(1, 2),
+    "at the end of the probe": kill_at(PROBE),
+    "at the first batch of fine-tuning": kill_at(PROBE, 0),
+    "inside a fine-tuning epoch": kill_at(PROBE, 3),
+    "between fine-tuning epochs": kill_at(PROBE + 1),
+}
+WINDOWS = ["--model.backbone.num_time_points", "500"]  # random windows: features cannot be computed once
+
+
+@pytest.fixture(scope="session")
+def store(make_ptbxl: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "store.h5"
+    prepare(make_ptbxl(), path, backbone_signal("vit"), workers=1, progress=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int, bool], Path]:
+    """The run that was never killed, made once for each way of running."""
+    runs: dict[tuple[int, int, bool], Path] = {}
+
+    def make(processes: int, workers: int, windows: bool) -> Path:
+        key = (processes, workers, windows)
+        if key not in runs:
+            runs[key] = tmp_path_factory.mktemp("run") / "undisturbed"
+            ended = fit(store, runs[key], *key)
+            assert ended.returncode == 0, ended.stdout
+        return runs[key]
+
+    return make
+
+
+def fit(store: Path, run: Path, processes: int, workers: int, windows: bool, *more: str):
+    flags = [*COMMON, *(WINDOWS if windows else []), "--data.store", str(store), "--run", str(run)]
+    flags += ["--trainer.devices", str(processes), "--data.num_workers", str(workers)]
+    flags += ["--trainer.strategy", "ddp"] if processes > 1 else []
+    return run_cli("fit", *flags, *more)
+
+
+def killed_and_resumed(store: Path, run: Path, way: tuple[int, int, bool], kill: list[str]) -> None:
+    killed = fit(store, run, *way, *kill)
+    assert killed.returncode == -9, killed.stdout
+    resumed = fit(store, run, *way, "--resume", "auto", "--trainer.callbacks", "null")
+    assert resumed.returncode == 0, resumed.stdout
+    assert "going on from" in resumed.stdout
+
+
+@pytest.mark.parametrize("kill", ["at the end of the probe", "inside a fine-tuning epoch"])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    kill: str, store: Path, undisturbed: Callable[[int, int, bool], Path], tmp_path: Path
+) -> None:
+    killed_and_resumed(store, tmp_path / "run", (1, 0, True), KILLS[kill])
+    assert differences(undisturbed(1, 0, True), tmp_path / "run") == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("windows", [False, True], ids=["features once", "random windows"])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("kill", KILLS)
+def test_kills_anywhere_leave_no_trace(
+    kill: str,
+    processes: int,
+    workers: int,
+    windows: bool,
+    store: Path,
+    undisturbed: Callable[[int, int, bool], Path],
+    tmp_path: Path,
+) -> None:
+    if windows == (workers == 0):  # each of the two appears with both numbers of processes; all four would take hours
+        pytest.skip("covered by the other number of workers")
+    way = (processes, workers, windows)
+    killed_and_resumed(store, tmp_path / "run", way, KILLS[kill])
+    assert differences(undisturbed(*way), tmp_path / "run") == []
