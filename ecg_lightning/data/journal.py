@@ -55,13 +55,16 @@ class Journal:
         lines = self._complete_lines()
         if not lines or not self.partial.exists():
             return ""
-        head = json.loads(lines[0])
+        try:
+            head, *marked = (json.loads(line) for line in lines)
+            marked = [Finished(*one) for one in marked]
+        except (ValueError, TypeError):  # a power cut can leave blocks of zeros
+            return "an unfinished store was there, but its journal cannot be read"
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if head["key"] != key or self.partial.stat().st_size < head["offset"] + size:
             return "an unfinished store was there, but of another source, table or signal"
         self.offset = head["offset"]
         rows = np.memmap(self.partial, dtype=dtype, mode="r", offset=self.offset, shape=shape)
-        marked = [Finished(*json.loads(line)) for line in lines[1:]]
         sums = checksums(rows[one.row] for one in marked)
         self.finished = {one.row: one for one, got in zip(marked, sums, strict=True) if one.checksum == got}
         return ""

@@ -94,9 +94,10 @@ def _write(
             problems = _convert(plan, journal, workers, on_error, progress)
             report = _report(plan, journal, problems, resumed, started_over)
             _complete(plan, journal, problems)
-        finally:
+        except Exception:  # not Ctrl-C: that may come while former work is still being looked through
             if not journal.finished:
                 journal.remove_files()
+            raise
     return report
 
 
