@@ -1,0 +1,163 @@
+import hashlib
+import io
+import tarfile
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from ecg_lightning.cli import main
+from ecg_lightning.demo.excerpt import FILE_NAME, unpack, unpack_excerpt
+from ecg_lightning.demo.make_excerpt import MAX_BYTES, make_excerpt
+from ecg_lightning.errors import InputError
+
+EXCERPT = Path(str(files("ecg_lightning.demo").joinpath(FILE_NAME)))
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    return unpack_excerpt(tmp_path_factory.mktemp("excerpt") / "ptbxl")
+
+
+def digests(folder):
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def archive(path, *members):
+    with tarfile.open(path, "w:xz") as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return path
+
+
+# --- the excerpt ---
+
+
+def test_the_excerpt_is_no_larger_than_6_mb():
+    assert EXCERPT.stat().st_size <= MAX_BYTES
+
+
+def test_the_excerpt_has_its_licence_and_citation_beside_it_and_the_licence_inside(unpacked):
+    licence = EXCERPT.with_name("LICENSE-PTB-XL.txt").read_bytes()
+    assert licence == (unpacked / "LICENSE.txt").read_bytes()
+    assert b"Creative Commons Attribution 4.0" in licence
+    assert "Scientific Data 7, 154" in EXCERPT.with_name("CITATION-PTB-XL.txt").read_text()
+
+
+def test_the_excerpt_holds_422_records_in_ptbxls_layout(unpacked):
+    assert len(list((unpacked / "records100" / "00000").glob("*_lr.dat"))) == 422
+    assert (unpacked / "records100" / "00000" / "00001_lr.hea").is_file()
+
+
+def test_fold_10_is_not_in_the_excerpt(unpacked):
+    import csv
+
+    with (unpacked / "ptbxl_database.csv").open(newline="", encoding="utf-8") as file:
+        assert {int(row["strat_fold"]) for row in csv.DictReader(file)} == set(range(1, 10))
+
+
+def test_the_excerpt_unpacks_to_the_original_files(unpacked, shared):
+    assert digests(unpacked) == digests(shared / "ptbxl")
+
+
+def test_unpacking_again_mends_what_was_damaged_and_leaves_other_files(tmp_path):
+    folder = unpack_excerpt(tmp_path / "ptbxl")
+    table = folder / "ptbxl_database.csv"
+    expected = table.read_bytes()
+    table.write_bytes(b"damaged")
+    (folder / "mine.txt").write_text("mine")
+    unpack_excerpt(folder)
+    assert table.read_bytes() == expected
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
+def test_the_same_files_give_the_same_archive(tiny_ptbxl, tmp_path):
+    for name in ("LICENSE.txt", "README.md"):
+        (tiny_ptbxl / name).write_text(name)
+    sizes = [make_excerpt(tiny_ptbxl, tmp_path / name) for name in ("a.tar.xz", "b.tar.xz")]
+    assert (tmp_path / "a.tar.xz").read_bytes() == (tmp_path / "b.tar.xz").read_bytes()
+    assert sizes[0] == (tmp_path / "a.tar.xz").stat().st_size
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "a/../../outside.txt"])
+def test_a_member_outside_the_folder_is_refused(tmp_path, name):
+    member = tarfile.TarInfo(name)
+    member.size = 3
+    with pytest.raises(InputError, match="install ecg-lightning anew"):
+        unpack(archive(tmp_path / "bad.tar.xz", member), tmp_path / "folder")
+    assert not (tmp_path / "outside.txt").exists()
+
+
+def test_a_link_is_refused(tmp_path):
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, "../outside"
+    with pytest.raises(InputError, match="link is neither a file nor a folder"):
+        unpack(archive(tmp_path / "bad.tar.xz", link), tmp_path / "folder")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 100_000])
+def test_a_cut_archive_is_refused_with_the_way_out(tmp_path, keep):
+    cut = tmp_path / "cut.tar.xz"
+    cut.write_bytes(EXCERPT.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"is damaged .*: install ecg-lightning anew"):
+        unpack(cut, tmp_path / "folder")
+
+
+# --- the command ---
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    assert main(["demo", "--output", str(path)]) == 2
+    assert "choose another name" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ptbxl_excerpt").write_text("mine")
+    assert main(["demo", "--output", str(tmp_path / "out")]) == 1
+    assert "name another --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--probe_epochs", "--fine_tune_epochs"])
+def test_the_demo_has_both_phases(tmp_path, capsys, flag):
+    assert main(["demo", "--output", str(tmp_path / "out"), flag, "0"]) == 2
+    assert "set 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_shows_what_the_demo_takes(capsys):
+    assert main(["demo", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(flag in shown for flag in ("--output", "--probe_epochs", "--fine_tune_epochs"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    # Of Lightning 2.6: its LightningCLI calls what jsonargparse 4.53 has renamed; the other two are hidden from users.
+    "ignore::DeprecationWarning",
+    "ignore:.*eval mode at the start of training",
+    "ignore:Be aware that when using `ckpt_path`",
+)
+def test_the_demo_runs_and_a_second_one_is_put_beside_the_first(tmp_path, capsys):
+    arguments = ["demo", "--output", str(tmp_path), "--probe_epochs", "1", "--fine_tune_epochs", "1"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "folds 1-7 train, fold 8 validates, fold 9 tests" in shown
+    assert "say nothing about published PTB-XL results" in shown
+    for line in (
+        "validation (fold 8), after the probe",
+        "validation (fold 8), after fine-tuning",
+        "test (fold 9), final",
+    ):
+        assert line in shown
+    assert main(arguments) == 0
+    for run in ("run-1", "run-2"):
+        assert (tmp_path / run / "demo_picture.png").is_file()
+        assert (tmp_path / run / "metrics_test.json").is_file()
