@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ecg_lightning.errors import UsageError
 from ecg_lightning.post_training import PostTraining
+from ecg_lightning.progress import next_position
 from ecg_lightning.runs import BEST, RunFolder, whole_file
 
 
@@ -37,6 +38,7 @@ class RunCheckpoints(Checkpoint):
             raise UsageError(f"--checkpoint_every is {every_n_steps}, it must be 1 or more, or left out")
         self.run, self.every_n_steps = run, every_n_steps
         self.best: dict[str, float] = {}
+        self._auroc: float | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -44,17 +46,26 @@ class RunCheckpoints(Checkpoint):
         """Inside an epoch; its last batch is left to the epoch's end, which follows at once."""
         last = batch_idx + 1 == trainer.num_training_batches
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        if self.every_n_steps and not last and not accumulating and (batch_idx + 1) % self.every_n_steps == 0:
+        due = self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
+        stopping = trainer.should_stop or trainer.global_step == trainer.max_steps  # max_time, max_steps
+        if not last and not accumulating and (due or stopping):
             trainer.save_checkpoint(self.run.checkpoints / "last.ckpt", weights_only=False)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the score of this epoch: `callback_metrics` would give an older one where validation was skipped."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._auroc = float(trainer.callback_metrics.get("val/auroc", float("nan")))
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The best first, so that `last.ckpt` knows of it."""
+        """The best first, so that `last.ckpt` knows of it; an epoch that a limit cut short is not judged."""
+        if next_position(trainer.fit_loop.state_dict()).batch:
+            return
         phase = _phase(trainer)
-        auroc = trainer.callback_metrics.get("val/auroc")
-        if auroc is not None and (phase not in self.best or float(auroc) > self.best[phase]):
-            self.best[phase] = float(auroc)
+        auroc, self._auroc = self._auroc, None
+        if auroc is not None and auroc > self.best.get(phase, float("-inf")):
+            self.best[phase] = auroc
             trainer.save_checkpoint(self.run.checkpoints / BEST[phase], weights_only=False)
-        elif auroc is None and not (self.run.checkpoints / BEST[phase]).exists():
+        elif phase not in self.best:  # nothing to choose by, so far: the latest
             trainer.save_checkpoint(self.run.checkpoints / BEST[phase], weights_only=False)
         trainer.save_checkpoint(self.run.checkpoints / "last.ckpt", weights_only=False)
 

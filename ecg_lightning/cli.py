@@ -1,9 +1,10 @@
 """The command line: a command is the name of a function; no logic of its own."""
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import ecg_lightning
@@ -86,11 +87,20 @@ def _call(name: str, arguments: Sequence[str]) -> int:
     else:
         from jsonargparse import auto_cli
 
-        parsed = [*arguments]
+        parsed = _bare_flags(function, arguments)
         if name == "inspect" and parsed and not parsed[0].startswith("-"):
             parsed = ["--target", *parsed]
-        result = auto_cli(function, args=parsed, prog=f"ecg-lightning {name}", as_positional=False)
+        result = auto_cli(function, args=parsed, prog=f"ecg-lightning {name}", as_positional=False, allow_abbrev=False)
     return result if isinstance(result, int) else 0
+
+
+def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
+    """``--overwrite`` alone means ``--overwrite true``."""
+    switches = {f"--{name}" for name, kind in inspect.get_annotations(function).items() if kind in (bool, "bool")}
+    parsed = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        parsed += [argument, "true"] if argument in switches and following.startswith("-") else [argument]
+    return parsed
 
 
 def _calm_threads() -> None:

@@ -28,9 +28,8 @@ def find_config(name: str) -> str:
     """
     if Path(name).is_file():
         return name
-    shipped = config_folder() / Path(name).with_suffix(".yaml")
-    if shipped.is_file():
-        return str(shipped)
+    if (shipped := name.removesuffix(".yaml")) in shipped_configs():
+        return str(config_folder() / f"{shipped}.yaml")
     raise UsageError(
         f"--config {name} is neither a file nor a shipped config; shipped are {', '.join(shipped_configs())}"
     )

@@ -121,16 +121,17 @@ class PostTraining(Callback):
             self._start_fine_tuning(trainer, classifier)
         if live:
             rewrap(trainer)
-        if classifier.frozen_features is not None and phase == "fine_tune":
-            forget_features(trainer, classifier)
+        if phase == "fine_tune":
+            self._forget_features(trainer, classifier)
 
     def _start_fine_tuning(self, trainer: Trainer, classifier: ECGClassifier) -> None:
         """The optimizer starts anew (an empty state is a new AdamW), the head from the probe's best or last epoch."""
         for optimizer in trainer.optimizers:
             optimizer.state.clear()
-        if self.probe.keep == "best" and self.best_head:
+        best = self.probe.keep == "best" and bool(self.best_head)
+        if best:
             classifier.head.load_state_dict(self.best_head)
-        kept = f"best, validation macro AUROC {self.best_auroc:.4f}" if self.best_head else "last"
+        kept = f"best, validation macro AUROC {self.best_auroc:.4f}" if best else "last"
         log.info(
             "epoch %d: fine-tuning starts; head of the probe kept: %s; stochastic depth %g over depth (%s)",
             trainer.current_epoch, kept, self.drop_path_rate, self.drop_path_over_depth,
@@ -170,6 +171,18 @@ class PostTraining(Callback):
             self.best_head = {
                 name: tensor.detach().cpu().clone() for name, tensor in classifier.head.state_dict().items()
             }
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What follows may read other records than those whose features are known."""
+        self._forget_features(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """As behind a fit that went to its end."""
+        self._forget_features(trainer, pl_module)
+
+    def _forget_features(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, ECGClassifier) and pl_module.frozen_features is not None:
+            forget_features(trainer, pl_module)
 
     # --- the checkpoint: the best head, and the phases' lengths to hold a resume against ---
 

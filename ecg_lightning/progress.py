@@ -14,11 +14,14 @@ class Position(NamedTuple):
 def next_position(fit_loop_state: Mapping[str, Any]) -> Position:
     """Position behind a checkpoint, from ``checkpoint["loops"]["fit_loop"]`` or ``trainer.fit_loop.state_dict()``.
 
-    An epoch counts as started when its first batch is about to be read, as processed when its last has been.
+    An epoch counts as started when its first batch is about to be read, as processed when its last has been, or when
+    a limit of the trainer (max_steps, max_time) cut it short.
     """
     epochs = fit_loop_state["epoch_progress"]["current"]
     batches = fit_loop_state["epoch_loop.batch_progress"]
     if epochs["processed"] == epochs["started"]:
+        if batches["current"]["ready"] and not batches["is_last_batch"]:
+            return Position(epochs["processed"] - 1, batches["current"]["ready"])
         return Position(epochs["processed"], 0)
     if batches["is_last_batch"]:
         return Position(epochs["processed"] + 1, 0)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError
@@ -73,7 +74,7 @@ class RunCLI(LightningCLI):
             )
         else:
             parser.add_argument("--checkpoint", type=str | None, default=None, help="another checkpoint than the best")
-            parser.add_argument("--overwrite", type=bool, default=False, help="replace results of another checkpoint")
+            parser.add_argument("--overwrite", action="store_true", help="replace results of another checkpoint")
         parser.add_lightning_class_args(PostTraining, "post_training")
         parser.link_arguments(
             ("post_training.probe.epochs", "post_training.fine_tune.epochs"), "trainer.max_epochs", compute_fn=_sum
@@ -91,6 +92,8 @@ class RunCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Takes the run folder before anything can write into it, and tells the tracker where it is."""
+        if Path(self.config.run) != self.run_folder.path:  # a config named it, or named another
+            raise UsageError(f"run is {self.config.run} in a config: name the run folder by the flag --run")
         if self.command == "fit":
             self.run_folder.claim_on_rank_zero(self.config.resume)
         for logger in _listed(self.config.trainer.logger):

@@ -35,6 +35,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
         self.config = self.path / "config.yaml"
+        self.environment = self.path / "environment.json"
         self._lock: TextIO | None = None
         self._new = False
 
@@ -135,7 +136,7 @@ class RunFolder:
     def store_sha256(self) -> str | None:
         """Hash of the store that the run was trained on."""
         try:
-            return str(json.loads((self.path / "environment.json").read_text())["store_sha256"])
+            return str(json.loads(self.environment.read_text())["store_sha256"])
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
             return None
 
@@ -145,7 +146,7 @@ class RunFolder:
 
         packages = ("torch", "lightning", "torchmetrics", "numpy", "scipy", "h5py", "wfdb", "jsonargparse")
         write_json(
-            self.path / "environment.json",
+            self.environment,
             {
                 "ecg_lightning": ecg_lightning.__version__,
                 "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

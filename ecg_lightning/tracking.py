@@ -110,9 +110,11 @@ class WandbTracker(WandbLogger):
             offline = _has_no_key()
             if offline:
                 log.info("no Weights & Biases key: tracking offline in %s/wandb; upload with `wandb sync`", folder)
+        # Lightning sets WANDB_MODE, which wandb has read already when it was asked for its key: say it to `wandb.init`
+        mode: dict[str, Any] = {"mode": "offline"} if offline else {}
         super().__init__(
             project=project, entity=entity, name=name, group=group, tags=list(tags or ()), offline=offline,
-            save_dir=folder, id=_kept_id(Path(folder)), resume="allow", log_model=False,
+            save_dir=folder, id=_kept_id(Path(folder)), resume="allow", log_model=False, **mode,
         )  # fmt: skip
 
     def log_label_table(self, split: str, scores: Scores) -> None:

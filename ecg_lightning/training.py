@@ -1,7 +1,7 @@
 """The commands fit, validate and test: what happens between the claim of a run folder and its last file."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
@@ -30,9 +30,11 @@ def fit(arguments: Sequence[str]) -> int:
             arguments = ["--config", str(run.config), *arguments]
     cli = RunCLI("fit", arguments)
     handler = log_to_file(cli.run_folder.path / "log.txt")
+    former = {path: path.read_bytes() for path in (run.config, run.environment) if path.exists()}
     try:
         complete = _train(cli)
     except InputError:
+        _put_back(former)
         cli.run_folder.give_up()
         raise
     except BaseException:
@@ -114,6 +116,14 @@ def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
 def _plan(cli: RunCLI) -> PostTraining:
     callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
     return next(callback for callback in callbacks if isinstance(callback, PostTraining))
+
+
+@rank_zero_only
+def _put_back(files: Mapping[Path, bytes]) -> None:
+    """A resume that was refused leaves the run's config as it was: the next one reads it."""
+    for path, content in files.items():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content)
 
 
 @rank_zero_only

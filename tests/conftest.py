@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from made_up_ptbxl import write_ptbxl
-from tiny import tiny_store  # noqa: F401
+from tiny import fresh_screen, tiny_store  # noqa: F401
 
 # Two spinning thread pools on few cores make everything ten times slower.
 torch.set_num_threads(1)

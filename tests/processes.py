@@ -68,13 +68,16 @@ def differences(one: Path, other: Path) -> list[str]:
         f"weights {name}" for name in a["state_dict"] if not torch.equal(a["state_dict"][name], b["state_dict"][name])
     ]
     found += [f"{name} {a[name]} {b[name]}" for name in ("epoch", "global_step") if a[name] != b[name]]
-    states = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (a, b)]
-    found += [f"optimizer state of {sorted(states[0])} and {sorted(states[1])}"] if states[0].keys() != states[1].keys() else [
-        f"optimizer {key} {name}"
-        for key in states[0]
-        for name in states[0][key]
-        if not torch.equal(states[0][key][name], states[1][key][name])
-    ]  # fmt: skip
+    one_state, other_state = (checkpoint["optimizer_states"][0]["state"] for checkpoint in (a, b))
+    if one_state.keys() != other_state.keys():
+        found.append(f"optimizer state of {sorted(one_state)} and {sorted(other_state)}")
+    else:
+        found += [
+            f"optimizer {key} {name}"
+            for key in one_state
+            for name in one_state[key]
+            if not torch.equal(one_state[key][name], other_state[key][name])
+        ]
     if (one / "metrics.csv").read_text() != (other / "metrics.csv").read_text():
         found.append("metrics.csv")
     with np.load(one / "predictions" / "val.npz") as x, np.load(other / "predictions" / "val.npz") as y:

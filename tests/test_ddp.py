@@ -88,11 +88,9 @@ def test_without_the_rewrap_replicas_drift_apart(store: Path, tmp_path: Path) ->
 
 
 def test_a_replica_that_drifted_in_the_probe_is_found_at_the_switch(store: Path, tmp_path: Path) -> None:
-    strategy = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    drift = '[{"class_path": "processes.Drift"}]'
-    ended = run_cli(
-        "fit", *FLAGS, "--data.store", str(store), "--run", str(tmp_path / "run"), *strategy, "--trainer.callbacks", drift
-    )  # fmt: skip
+    more = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks"]
+    more.append('[{"class_path": "processes.Drift"}]')
+    ended = run_cli("fit", *FLAGS, "--data.store", str(store), "--run", str(tmp_path / "run"), *more)
     assert ended.returncode != 0
     assert "differ between the 2 processes" in ended.stdout
     assert "head.bias" in ended.stdout

@@ -61,30 +61,32 @@ def fit(store: Path, run: Path, processes: int, workers: int, windows: bool, *mo
     return run_cli("fit", *flags, *more)
 
 
-def killed_and_resumed(store: Path, run: Path, way: tuple[int, int, bool], kill: list[str]) -> None:
-    killed = fit(store, run, *way, *kill)
-    assert killed.returncode == -9, killed.stdout
-    resumed = fit(store, run, *way, "--resume", "auto", "--trainer.callbacks", "null")
-    assert resumed.returncode == 0, resumed.stdout
-    assert "going on from" in resumed.stdout
+def kill(store: Path, run: Path, way: tuple[int, int, bool], moment: str) -> None:
+    """Starts a run, or goes on with it, and kills it."""
+    ended = fit(store, run, *way, "--resume", "auto", *KILLS[moment])
+    assert ended.returncode == -9, ended.stdout
 
 
-@pytest.mark.parametrize("kill", ["at the end of the probe", "inside a fine-tuning epoch"])
+def finish(store: Path, run: Path, way: tuple[int, int, bool]) -> None:
+    ended = fit(store, run, *way, "--resume", "auto", "--trainer.callbacks", "null")
+    assert ended.returncode == 0, ended.stdout
+    assert "going on from" in ended.stdout
+
+
+@pytest.mark.parametrize("moment", ["at the end of the probe", "inside a fine-tuning epoch"])
 def test_a_killed_run_goes_on_to_the_same_weights(
-    kill: str, store: Path, undisturbed: Callable[[int, int, bool], Path], tmp_path: Path
+    moment: str, store: Path, undisturbed: Callable[[int, int, bool], Path], tmp_path: Path
 ) -> None:
-    killed_and_resumed(store, tmp_path / "run", (1, 0, True), KILLS[kill])
+    kill(store, tmp_path / "run", (1, 0, True), moment)
+    finish(store, tmp_path / "run", (1, 0, True))
     assert differences(undisturbed(1, 0, True), tmp_path / "run") == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("windows", [False, True], ids=["features once", "random windows"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("kill", KILLS)
-def test_kills_anywhere_leave_no_trace(
-    kill: str,
+@pytest.mark.parametrize(("workers", "windows"), [(0, False), (2, True)], ids=["features once", "random windows"])
+def test_a_run_killed_five_times_leaves_no_trace(
     processes: int,
     workers: int,
     windows: bool,
@@ -92,8 +94,9 @@ def test_kills_anywhere_leave_no_trace(
     undisturbed: Callable[[int, int, bool], Path],
     tmp_path: Path,
 ) -> None:
-    if windows == (workers == 0):  # each of the two appears with both numbers of processes; all four would take hours
-        pytest.skip("covered by the other number of workers")
+    """Killed in the probe, at its end, and three times in fine-tuning, each time after it had been resumed."""
     way = (processes, workers, windows)
-    killed_and_resumed(store, tmp_path / "run", way, KILLS[kill])
+    for moment in KILLS:
+        kill(store, tmp_path / "run", way, moment)
+    finish(store, tmp_path / "run", way)
     assert differences(undisturbed(*way), tmp_path / "run") == []

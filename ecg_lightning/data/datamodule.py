@@ -143,7 +143,10 @@ class PTBXLDataModule(LightningDataModule):
                 f"data.batch_size is {self.batch_size}, the global batch is split over {world_size} processes: "
                 f"set it to {world_size} or more"
             )
-        batches = TrainingBatches(self.rows("train"), self.batch_size, seed=self.seed, rank=rank, world_size=world_size)
+        rows = self.rows("train")
+        if len(rows) < world_size:
+            raise InputError(f"train has {len(rows)} record(s) for {world_size} processes: use fewer processes")
+        batches = TrainingBatches(rows, self.batch_size, seed=self.seed, rank=rank, world_size=world_size)
         batches.epoch, batches.start = self._position
         log.info(
             "global batch of %d records = %d process(es) x %g",
@@ -170,6 +173,8 @@ class PTBXLDataModule(LightningDataModule):
         return self._loader(self._datasets[False], batches)
 
     def _loader(self, dataset: ECGDataset, batches: Any) -> DataLoader[Batch]:
+        on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
+        dataset.in_millivolts = on_cpu and dataset.store.dtype == np.int16
         return DataLoader(
             dataset,
             batch_sampler=batches,
@@ -188,7 +193,8 @@ class PTBXLDataModule(LightningDataModule):
             assert self.signal is not None
             wanted = self._dtype()
             ecg = batch["ecg"].to(torch.float64 if wanted == torch.float64 else torch.float32)
-            ecg = ecg * self.store.millivolts_per_unit if self.store.millivolts_per_unit != 1 else ecg
+            if batch["ecg"].dtype == torch.int16:
+                ecg.mul_(self.store.millivolts_per_unit)  # in place, on what the line above allocated
             batch["ecg"] = run_batch_chain(self.signal.batch_chain, ecg).to(wanted)
         return batch
 

@@ -30,15 +30,19 @@ class ECGDataset(Dataset[Batch]):
         self.store, self.signal, self.labels = store, signal, labels
         self.training, self.seed = training, seed
         self.leave_signals_out = False
-        self.leads = signal.lead_indices(store.stored.leads)
-        self.in_order = self.leads == list(range(len(store.stored.leads)))
-        self._map: np.memmap[Any, np.dtype[Any]] | None = None
+        self.in_millivolts = False
+        """Whether batches come as float32 mV; where they travel to a GPU, int16 is half the way."""
+        leads = signal.lead_indices(store.stored.leads)
+        self.num_leads = len(leads)
+        in_order = leads == list(range(len(store.stored.leads)))
+        self.leads: slice | list[int] = slice(None) if in_order else leads  # a slice is a view
+        self._signals: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return self.store.num_records
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}  # a pickled map is a copy of the file (facts: 45 MiB for 45 MiB)
+        return {**self.__dict__, "_signals": None}  # a pickled map is a copy of the file (facts: 45 MiB for 45 MiB)
 
     def __getitem__(self, row: int) -> Batch:
         """One record as a batch of one."""
@@ -57,16 +61,21 @@ class ECGDataset(Dataset[Batch]):
         return batch
 
     def _windows(self, request: Request) -> NDArray[Any]:
-        if self._map is None:
-            self._map = self.store.signals()
-        points, width = self._map.shape[-1], self.signal.num_time_points
-        if self.in_order and width == points:
-            return np.asarray(self._map[request.rows])[:, None]
-        starts = [self._starts(int(row), request.epoch, points - width) for row in request.rows]
-        windows = np.empty((len(starts), len(starts[0]), len(self.leads), width), self._map.dtype)
-        for i, (row, places) in enumerate(zip(request.rows, starts, strict=True)):
-            for j, start in enumerate(places):
-                windows[i, j] = self._map[row, self.leads, start : start + width]
+        """Record by record, without an array in between: the fastest on one thread, with or without conversion."""
+        if self._signals is None:
+            self._signals = np.asarray(self.store.signals())  # a memmap's own indexing is slower
+        signals, width = self._signals, self.signal.num_time_points
+        last = signals.shape[-1] - width
+        rows = request.rows.tolist()
+        starts = [self._starts(row, request.epoch, last) for row in rows] if last else [[0]] * len(rows)
+        unit = np.float32(self.store.millivolts_per_unit) if self.in_millivolts else None
+        kind = signals.dtype if unit is None else unit.dtype
+        windows = np.empty((len(rows), len(starts[0]), self.num_leads, width), kind)
+        for record, row, places in zip(windows, rows, starts, strict=True):
+            for window, start in zip(record, places, strict=True):
+                window[...] = signals[row, self.leads, start : start + width]
+                if unit is not None:
+                    window *= unit  # while it is in the cache
         return windows
 
     def _starts(self, row: int, epoch: int, last: int) -> list[int]:

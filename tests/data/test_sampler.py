@@ -1,0 +1,148 @@
+import logging
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecg_lightning.data.sampler import EvaluationBatches, FixedChunks, TrainingBatches
+
+sizes = st.integers(1, 200)
+batch_sizes = st.integers(1, 64)
+worlds = st.integers(1, 8)
+
+
+def rows_of(num_records):
+    """Places that are not 0, 1, 2 ..., so that an index of an index shows."""
+    return np.arange(num_records) * 3 + 7
+
+
+def training(num_records, batch_size, *, rank=0, world_size=1, seed=1, epoch=0, start=0):
+    batches = TrainingBatches(rows_of(num_records), batch_size, seed=seed, rank=rank, world_size=world_size)
+    batches.epoch, batches.start = epoch, start
+    return batches
+
+
+def drawn(batches):
+    return [request.rows.tolist() for request in batches]
+
+
+def in_one(parts):
+    return [*chain.from_iterable(parts)]
+
+
+@given(num_records=sizes, batch_size=batch_sizes, world_size=worlds, epoch=st.integers(0, 3))
+def test_the_parts_of_all_processes_are_the_global_batch_in_order(num_records, batch_size, world_size, epoch):
+    whole = drawn(training(num_records, batch_size, epoch=epoch))
+    processes = [
+        [*training(num_records, batch_size, rank=rank, world_size=world_size, epoch=epoch)]
+        for rank in range(world_size)
+    ]
+    for number, parts in enumerate(zip(*processes, strict=True)):
+        assert [row for part in parts for row in part.rows.tolist()] == whole[number]
+        assert {part.num_global for part in parts} == {len(whole[number])}
+        assert [part.first for part in parts] == np.cumsum([0, *(len(part.rows) for part in parts[:-1])]).tolist()
+
+
+@given(num_records=sizes, batch_size=batch_sizes, world_size=worlds)
+def test_the_processes_parts_differ_by_one_record_at_most(num_records, batch_size, world_size):
+    processes = [[*training(num_records, batch_size, rank=rank, world_size=world_size)] for rank in range(world_size)]
+    for parts in zip(*processes, strict=True):
+        lengths = [len(part.rows) for part in parts]
+        assert max(lengths) - min(lengths) <= 1
+
+
+@given(num_records=sizes, world_size=worlds, more=st.integers(0, 60))
+def test_no_process_is_ever_without_a_record(num_records, world_size, more):
+    for rank in range(world_size):
+        batches = training(num_records, world_size + more, rank=rank, world_size=world_size)
+        assert all(len(request.rows) for request in batches)
+
+
+@given(num_records=sizes, batch_size=batch_sizes, epoch=st.integers(0, 3))
+def test_each_record_is_trained_on_once_per_epoch(num_records, batch_size, epoch):
+    rows = in_one(drawn(training(num_records, batch_size, epoch=epoch)))
+    assert sorted(rows) == rows_of(num_records).tolist()
+
+
+def test_a_last_batch_with_fewer_records_than_processes_is_left_out_and_said_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        batches = training(10, 4, world_size=3)
+    assert [len(rows) for rows in drawn(training(10, 4))] == [4, 4, 2]
+    assert len(batches) == len(drawn(batches)) == 2
+    assert "would hold 2 record(s) for 3 processes: left out" in caplog.text
+
+
+def test_an_uneven_last_batch_is_kept():
+    assert [len(rows) for rows in drawn(training(10, 4, world_size=2))] == [2, 2, 1]
+
+
+@given(num_records=sizes, batch_size=batch_sizes, world_size=worlds)
+def test_its_length_is_the_number_of_its_batches(num_records, batch_size, world_size):
+    batches = training(num_records, batch_size, world_size=world_size)
+    assert len(batches) == len(drawn(batches))
+
+
+def test_the_same_seed_and_epoch_give_the_same_order():
+    assert drawn(training(50, 8, seed=3, epoch=2)) == drawn(training(50, 8, seed=3, epoch=2))
+
+
+@pytest.mark.parametrize("other", [{"seed": 4, "epoch": 2}, {"seed": 3, "epoch": 1}, {"seed": 2, "epoch": 3}])
+def test_another_seed_or_epoch_gives_another_order(other):
+    assert drawn(training(50, 8, seed=3, epoch=2)) != drawn(training(50, 8, **other))
+
+
+@given(num_records=sizes, batch_size=batch_sizes, data=st.data())
+def test_a_resumed_epoch_goes_on_with_exactly_the_batches_that_are_left(num_records, batch_size, data):
+    whole = drawn(training(num_records, batch_size, epoch=2))
+    start = data.draw(st.integers(0, len(whole)))
+    assert drawn(training(num_records, batch_size, epoch=2, start=start)) == whole[start:]
+
+
+def test_a_resumed_epoch_counts_all_of_its_batches():
+    assert len(training(50, 8, start=3)) == 7
+
+
+def test_staying_in_the_resumed_epoch_keeps_the_position():
+    batches = training(50, 8, epoch=2, start=3)
+    batches.set_epoch(2)
+    assert drawn(batches) == drawn(training(50, 8, epoch=2))[3:]
+
+
+def test_the_epoch_behind_a_resumed_one_starts_at_its_first_batch():
+    batches = training(50, 8, epoch=2, start=3)
+    batches.set_epoch(3)
+    assert drawn(batches) == drawn(training(50, 8, epoch=3))
+
+
+def test_lightning_finds_set_epoch_where_it_looks_for_it():
+    batches = training(50, 8)
+    batches.sampler.set_epoch(1)
+    assert batches.epoch == 1
+
+
+def test_an_epoch_set_behind_the_iterators_start_does_not_change_its_order():
+    batches = training(50, 8)
+    expected, iterator = drawn(batches), iter(batches)
+    got = [next(iterator).rows.tolist()]
+    batches.set_epoch(1)
+    assert got + [request.rows.tolist() for request in iterator] == expected
+
+
+@given(num_records=sizes, batch_size=batch_sizes, world_size=worlds)
+def test_each_record_is_evaluated_exactly_once(num_records, batch_size, world_size):
+    ranks = [
+        EvaluationBatches(rows_of(num_records), batch_size, rank=r, world_size=world_size) for r in range(world_size)
+    ]
+    rows = [row for batches in ranks for request in batches for row in request.rows.tolist()]
+    assert sorted(rows) == rows_of(num_records).tolist()
+    assert all(len(batches) == len([*batches]) for batches in ranks)
+
+
+@given(num_records=sizes, chunk_size=batch_sizes, world_size=worlds)
+def test_a_feature_chunk_is_the_same_whoever_computes_it(num_records, chunk_size, world_size):
+    rows = rows_of(num_records)
+    ranks = [FixedChunks(rows, chunk_size, rank=r, world_size=world_size) for r in range(world_size)]
+    assert sorted(map(tuple, in_one(map(drawn, ranks)))) == sorted(map(tuple, drawn(FixedChunks(rows, chunk_size))))
+    assert sorted(in_one(drawn(FixedChunks(rows, chunk_size)))) == rows.tolist()
