@@ -98,7 +98,7 @@ def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> li
     """``--overwrite`` alone means ``--overwrite true``."""
     switches = {f"--{name}" for name, kind in inspect.get_annotations(function).items() if kind in (bool, "bool")}
     parsed = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
         parsed += [argument, "true"] if argument in switches and following.startswith("-") else [argument]
     return parsed
 

@@ -92,8 +92,15 @@ def check_phases(probe: Probe, fine_tune: FineTune, drop_path_rate: float) -> No
         f"post_training.{phase}.{name} is {value}, it must not be negative"
         for phase, plan in (("probe", probe), ("fine_tune", fine_tune))
         for name, value in vars(plan).items()
-        if isinstance(value, (int, float)) and value < 0
+        if isinstance(value, (int, float)) and not value >= 0  # NaN as well
     ]
+    for phase, plan in (("probe", probe), ("fine_tune", fine_tune)):
+        for name, value, most in (
+            ("min_learning_rate", plan.min_learning_rate, plan.learning_rate),
+            ("warmup_epochs", plan.warmup_epochs, plan.epochs),
+        ):
+            if plan.epochs and value > most:
+                problems.append(f"post_training.{phase}.{name} is {value}, it must not be above {most:g}")
     if probe.epochs + fine_tune.epochs == 0:
         problems.append("post_training.probe.epochs and post_training.fine_tune.epochs are both 0: nothing to train")
     if not 0 < fine_tune.layer_decay <= 1:

@@ -213,8 +213,6 @@ def freeze(backbone: Backbone, num_layers: int) -> None:
     """
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(backbone.layer_of(name) >= num_layers)
-    if num_layers > backbone.num_layers:
-        backbone.eval()
     for module in backbone.modules():
         if _frozen(module):
             module.eval()

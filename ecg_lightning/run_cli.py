@@ -113,13 +113,14 @@ class RunCLI(LightningCLI):
         trainer = self.config_init.trainer
         fitting = self.command == "fit"
         self.metrics_file = MetricsFile(self.run_folder.path / "metrics.csv")
+        self.loggers = [self.metrics_file, *_listed(trainer.logger)] if fitting else []
         callbacks: list[Callback] = _listed(trainer.callbacks)
         if trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar(leave=False))
         if fitting:
             callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
         return super().instantiate_trainer(
-            logger=[self.metrics_file, *_listed(trainer.logger)] if fitting else False,
+            logger=self.loggers or False,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO(), *_listed(trainer.plugins)],
             default_root_dir=str(self.run_folder.path),
@@ -137,7 +138,7 @@ class RunCLI(LightningCLI):
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """A flag's value before the parser runs: the run folder is decided first."""
     value = None
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         if argument == flag:
             value = following
         elif argument.startswith(f"{flag}="):

@@ -1,8 +1,10 @@
 """What a run says on the screen and in its log: our own plan and events; of Lightning, only what a user can act on."""
 
 import logging
+import sys
 import warnings
 from pathlib import Path
+from typing import TextIO
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -40,7 +42,7 @@ def set_up_screen() -> None:
     own = logging.getLogger(_OWN)
     own.setLevel(logging.INFO)
     if not own.handlers:
-        handler = logging.StreamHandler()
+        handler = _Screen()
         handler.setFormatter(logging.Formatter("%(message)s"))
         own.addHandler(handler)
         own.propagate = False
@@ -48,6 +50,18 @@ def set_up_screen() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(known, _Filter) for known in logger.filters):
             logger.addFilter(_Filter())
+
+
+class _Screen(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error now: a process may call several commands, and a test swaps the stream."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: TextIO) -> None:
+        pass
 
 
 class _Filter(logging.Filter):

@@ -33,7 +33,7 @@ class StochasticDepth(nn.Module):
         super().__init__()
         self.block = block
         self.drop_prob = checked_rate("drop_prob", drop_prob)
-        self.mode = mode
+        self.mode = _checked_mode(mode)
         self.coins = None  # (batch,) bool, True where the branch is kept; None: drawn here
 
     def forward(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
@@ -92,7 +92,7 @@ def set_drop_path(model: nn.Module, rate: float, over_depth: OverDepth = "linear
             "pass its residual branches through one, or set post_training.drop_path_rate=0"
         )
     for drop in drops:
-        drop.drop_prob, drop.mode = rates[drop.block], mode
+        drop.drop_prob, drop.mode = rates[drop.block], _checked_mode(mode)
 
 
 def draw_coins(
@@ -116,3 +116,9 @@ def checked_rate(name: str, rate: float) -> float:
     if not 0.0 <= rate <= 1.0:
         raise ValueError(f"{name} is {rate}, it must lie in 0..1 (0 turns stochastic depth off)")
     return float(rate)
+
+
+def _checked_mode(mode: Mode) -> Mode:
+    if mode not in ("mask", "subset"):
+        raise ValueError(f"mode is {mode!r}, known are 'mask' and 'subset'")
+    return mode

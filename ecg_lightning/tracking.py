@@ -117,6 +117,7 @@ class WandbTracker(WandbLogger):
             save_dir=folder, id=_kept_id(Path(folder)), resume="allow", log_model=False, **mode,
         )  # fmt: skip
 
+    @rank_zero_only
     def log_label_table(self, split: str, scores: Scores) -> None:
         """AUROC and AUPRC of each label, and its positives."""
         positives = dict(zip(scores.label_names, scores.labels.sum(dim=0).tolist(), strict=True))
@@ -126,12 +127,13 @@ class WandbTracker(WandbLogger):
             data=[[n, positives[n], scores.auroc.get(n), scores.auprc.get(n)] for n in scores.label_names],
         )
 
-    def close(self) -> None:
-        """Ends the run; wandb would leave it open."""
+    @rank_zero_only
+    def close(self, exit_code: int = 0) -> None:
+        """Ends the run, which wandb would leave open; a code other than 0 marks it as failed."""
         import wandb
 
         if wandb.run is not None:
-            wandb.finish()
+            wandb.finish(exit_code=exit_code)
 
 
 def _has_no_key() -> bool:

@@ -31,6 +31,7 @@ def fit(arguments: Sequence[str]) -> int:
     cli = RunCLI("fit", arguments)
     handler = log_to_file(cli.run_folder.path / "log.txt")
     former = {path: path.read_bytes() for path in (run.config, run.environment) if path.exists()}
+    complete = False
     try:
         complete = _train(cli)
     except InputError:
@@ -41,6 +42,8 @@ def fit(arguments: Sequence[str]) -> int:
         _set_state(cli.run_folder, "interrupted")
         raise
     finally:
+        for tracker in _trackers(cli):
+            tracker.close(0 if complete else 1)
         stop_logging(handler)
         cli.run_folder.release()
     return 0 if complete else 1
@@ -69,13 +72,11 @@ def _train(cli: RunCLI) -> bool:
 def _judge_best(cli: RunCLI) -> None:
     """Validates the best checkpoint of the last phase and writes its predictions."""
     best = cli.run_folder.checkpoints / BEST[_plan(cli).last_phase]
-    loggers, cli.trainer.loggers = cli.trainer.loggers, []  # the epoch's own validation has logged these figures
+    cli.trainer.loggers = []  # the epoch's own validation has logged these figures
     cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     write_results(cli.run_folder, "val", cli.trainer, best)
-    for logger in loggers:
-        if isinstance(logger, WandbTracker):
-            logger.log_label_table("val", cli.model.scores)
-            logger.close()
+    for tracker in _trackers(cli):
+        tracker.log_label_table("val", cli.model.scores)
 
 
 @rank_zero_only
@@ -124,6 +125,10 @@ def _put_back(files: Mapping[Path, bytes]) -> None:
     for path, content in files.items():
         with whole_file(path) as temporary:
             temporary.write_bytes(content)
+
+
+def _trackers(cli: RunCLI) -> list[WandbTracker]:
+    return [logger for logger in cli.loggers if isinstance(logger, WandbTracker)]
 
 
 @rank_zero_only

@@ -25,7 +25,7 @@ FLAGS = [
 @pytest.fixture(scope="module")
 def store(make_ptbxl: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "store.h5"
-    prepare(make_ptbxl(), path, backbone_signal("vit"), workers=1, progress=False)
+    prepare(make_ptbxl(num_records=38), path, backbone_signal("vit"), workers=1, progress=False)
     return path
 
 
@@ -68,7 +68,7 @@ def test_two_processes_train_the_weights_of_one(one: Path, two: Path) -> None:
 
 def test_two_processes_validate_each_record_once(one: Path, two: Path) -> None:
     with np.load(one / "predictions" / "val.npz") as a, np.load(two / "predictions" / "val.npz") as b:
-        assert len(a["record_id"]) % 2 == 0 or len(set(b["record_id"])) == len(b["record_id"])
+        assert len(a["record_id"]) == 11  # two processes cannot share them evenly
         np.testing.assert_array_equal(a["record_id"], b["record_id"])
         np.testing.assert_allclose(a["probabilities"], b["probabilities"], atol=1e-6)
     figures = [(run / "metrics.csv").read_text().splitlines()[-1].split(",") for run in (one, two)]

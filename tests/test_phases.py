@@ -63,6 +63,9 @@ def test_all_problems_are_told_in_one_message_by_flag():
         (Probe(warmup_epochs=-0.5), FineTune(), "probe.warmup_epochs"),
         (Probe(), FineTune(min_learning_rate=-1e-9), "fine_tune.min_learning_rate"),
         (Probe(), FineTune(layer_decay=0.0), "fine_tune.layer_decay"),
+        (Probe(), FineTune(learning_rate=float("nan")), "fine_tune.learning_rate"),
+        (Probe(), FineTune(learning_rate=1e-4, min_learning_rate=1e-3), "fine_tune.min_learning_rate"),
+        (Probe(epochs=2, warmup_epochs=3), FineTune(), "probe.warmup_epochs"),
     ],
 )
 def test_each_number_that_cannot_be_meant_is_refused_by_its_flag(probe, fine_tune, flag):

@@ -204,8 +204,9 @@ def test_of_two_checkpoints_of_one_step_last_is_the_newest(run):
         lambda content: content[:-10],
         lambda content: bytes(len(content)),
         lambda content: b"not a checkpoint",
+        lambda content: content.replace(b"\x00\x00\x80?" * 8, b"\x00\x00\x80?" * 7 + b"\x00\x00\x81?", 1),
     ],
-    ids=["empty", "half", "ten bytes short", "zeros", "text"],
+    ids=["empty", "half", "ten bytes short", "zeros", "text", "one bit of a weight"],
 )
 def test_damaged_checkpoints_are_passed_over(run, damage):
     path = checkpoint(run, "last.ckpt", 8)

@@ -52,6 +52,11 @@ def test_a_single_block_takes_the_whole_rate(over_depth):
     assert drop_path_rates(0.4, 1, over_depth) == [0.4]
 
 
+def test_an_unknown_mode_is_refused_with_the_known():
+    with pytest.raises(ValueError, match=r"mode is 'skip', known are 'mask' and 'subset'"):
+        StochasticDepth(0, mode="skip")
+
+
 def test_an_unknown_shape_over_depth_is_refused_with_the_known():
     with pytest.raises(ValueError, match=r"over_depth is 'square', known are 'linear' and 'uniform'"):
         drop_path_rates(0.1, 3, "square")

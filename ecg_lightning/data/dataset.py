@@ -71,11 +71,12 @@ class ECGDataset(Dataset[Batch]):
         unit = np.float32(self.store.millivolts_per_unit) if self.in_millivolts else None
         kind = signals.dtype if unit is None else unit.dtype
         windows = np.empty((len(rows), len(starts[0]), self.num_leads, width), kind)
+        whole = last == 0 and isinstance(self.leads, slice)
         for record, row, places in zip(windows, rows, starts, strict=True):
-            for window, start in zip(record, places, strict=True):
-                window[...] = signals[row, self.leads, start : start + width]
-                if unit is not None:
-                    window *= unit  # while it is in the cache
+            ecg = signals[row]
+            record[...] = ecg if whole else [ecg[self.leads, start : start + width] for start in places]
+            if unit is not None:
+                record *= unit  # while it is in the cache
         return windows
 
     def _starts(self, row: int, epoch: int, last: int) -> list[int]:
