@@ -24,7 +24,7 @@ class ECGClassifier(LightningModule):
     """Multi-label statements from ECGs; `ecg_lightning.post_training.PostTraining` says when what is trained, and how.
 
     Args:
-        backbone: the network; by name in configs and flags (`--model.backbone vit`), a user's own by class path.
+        backbone: the network; by name as a flag (`--model.backbone vit`), by class path in configs, a user's own too.
         label_names: the task's labels in the order of the head's outputs (linked from the data on the command line).
         weights: pre-trained weights for the backbone (.safetensors, or a torch file without code); none: random start.
         weights_sha256: what the file must hash to.

@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import ecg_lightning
@@ -80,18 +81,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _call(name: str, arguments: Sequence[str]) -> int:
     _calm_threads()
+    if "" not in sys.path and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # a backbone of one's own, by class path, as `python -m` would find it
     command = COMMANDS[name]
     function = getattr(importlib.import_module(command.module), command.function)
-    if name in OWN_PARSER:
-        result = function([*arguments])
-    else:
-        from jsonargparse import auto_cli
-
-        parsed = _bare_flags(function, arguments)
-        if name == "inspect" and parsed and not parsed[0].startswith("-"):
-            parsed = ["--target", *parsed]
-        result = auto_cli(function, args=parsed, prog=f"ecg-lightning {name}", as_positional=False, allow_abbrev=False)
+    result = function([*arguments]) if name in OWN_PARSER else _call_plain(name, function, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[str]) -> object:
+    """A function whose signature is its flags; what `inspect` looks at may be given without one."""
+    from jsonargparse import ArgumentError, auto_cli
+
+    parsed = _bare_flags(function, arguments)
+    if name == "inspect" and (places := [i for i, one in enumerate(parsed) if _stands_alone(parsed, i)]):
+        parsed.insert(places[0], "--target")
+    try:
+        return auto_cli(
+            function,
+            args=parsed,
+            prog=f"ecg-lightning {name}",
+            as_positional=False,
+            allow_abbrev=False,
+            exit_on_error=False,
+        )
+    except ArgumentError as error:
+        raise UsageError(f"{error}\n(`ecg-lightning {name} --help` lists what it takes)") from None
+
+
+def _stands_alone(arguments: Sequence[str], place: int) -> bool:
+    before = arguments[place - 1] if place else ""
+    return not arguments[place].startswith("-") and (not before.startswith("--") or "=" in before)
 
 
 def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
@@ -99,7 +119,9 @@ def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> li
     switches = {f"--{name}" for name, kind in inspect.get_annotations(function).items() if kind in (bool, "bool")}
     parsed = []
     for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
-        parsed += [argument, "true"] if argument in switches and following.startswith("-") else [argument]
+        parsed += (
+            [argument, "true"] if argument in switches and following.lower() not in ("true", "false") else [argument]
+        )
     return parsed
 
 

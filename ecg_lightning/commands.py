@@ -1,7 +1,7 @@
 """The commands that are not Lightning's: one function each; its signature and docstring are the help."""
 
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 from ecg_lightning.errors import UsageError
 
@@ -10,6 +10,7 @@ def prepare(
     source: str,
     output: str,
     backbone: str = "vit",
+    sizes: dict[str, Any] | None = None,
     workers: int | None = None,
     on_error: Literal["stop", "skip"] = "stop",
     overwrite: bool = False,
@@ -20,6 +21,7 @@ def prepare(
         source: folder of PTB-XL (https://physionet.org/content/ptb-xl/1.0.3/), with ptbxl_database.csv in it.
         output: the store to write, such as ptbxl-100hz.h5; a stopped run goes on where it was.
         backbone: whose signal the store is made for: a registry name, or the class path of one of your own.
+        sizes: arguments of the backbone that are not its defaults, such as '{"sampling_rate": 500}'.
         workers: processes; by default one per core where that pays.
         on_error: stop at damaged records, or skip them and list them.
         overwrite: replace an existing store.
@@ -27,11 +29,19 @@ def prepare(
     from ecg_lightning.backbones import backbone_signal
     from ecg_lightning.data.prepare import prepare as prepare_store
 
-    command = " ".join(["ecg-lightning", "prepare", f"--backbone {backbone}", f"--on_error {on_error}"])
+    command = " ".join(
+        [
+            "ecg-lightning",
+            "prepare",
+            f"--backbone {backbone}",
+            f"--on_error {on_error}",
+            *([f"--sizes {sizes}"] if sizes else []),
+        ]
+    )
     report = prepare_store(
         source,
         output,
-        backbone_signal(backbone),
+        backbone_signal(backbone, **(sizes or {})),
         workers=workers,
         on_error=on_error,
         overwrite=overwrite,

@@ -6,6 +6,12 @@ from pathlib import Path
 from ecg_lightning.backbones import backbone_class, list_backbones
 from ecg_lightning.errors import UsageError
 
+_INSTEAD = {
+    "--trainer.max_epochs": "is the sum of post_training.probe.epochs and post_training.fine_tune.epochs: set those",
+    "--trainer.fast_dev_run": "leaves the phases out; for a quick try set --trainer.limit_train_batches 2 "
+    "--post_training.probe.epochs 1 --post_training.fine_tune.epochs 1",
+}
+
 
 def config_folder() -> Path:
     """Where the shipped configs are: inside the package in a wheel, beside it in a checkout."""
@@ -41,6 +47,8 @@ def settled_arguments(arguments: Sequence[str]) -> list[str]:
     rest = iter(arguments)
     for argument in rest:
         flag, equals, value = argument.partition("=")
+        if flag in _INSTEAD:
+            raise UsageError(f"{flag} {_INSTEAD[flag]}")
         if flag in ("--config", "-c"):
             configs += ["--config", find_config(value if equals else next(rest, ""))]
         elif flag == "--model.backbone" and not value and not equals:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from ecg_lightning.backbones import backbone_card, meta_backbone
+from ecg_lightning.backbones import backbone_card, list_backbones, meta_backbone
 from ecg_lightning.signals import chain_to_json
 
 
@@ -35,7 +35,7 @@ def inspect_backbone(name: str, *, json: bool = False) -> None:
     backbone = meta_backbone(name)
     signal = backbone.signal
     content = {
-        **asdict(backbone_card(name)),
+        **(asdict(backbone_card(name)) if name in list_backbones() else {"name": name, "summary": "your own: no card"}),
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "feature_dim": backbone.feature_dim,
         "layers": backbone.num_layers + 1,

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 
 from ecg_lightning.backbones import Backbone
@@ -85,7 +86,20 @@ class PostTraining(Callback):
                 "post_training.probe.keep is 'best', which needs the validation that trainer.limit_val_batches=0 "
                 "turns off: set post_training.probe.keep=last"
             )
-        self._settle(_ecg_classifier(pl_module), self.phase_at(0))
+        classifier = _ecg_classifier(pl_module)
+        layers = classifier.backbone.num_layers
+        if self.fine_tune.epochs and self.fine_tune.freeze_layers > layers:
+            raise UsageError(
+                f"post_training.fine_tune.freeze_layers is {self.fine_tune.freeze_layers}, the backbone has "
+                f"{layers + 1}: nothing of it would be trained; set {layers} or less, or fine_tune.epochs=0"
+            )
+        stoppers = [one for one in trainer.callbacks if isinstance(one, EarlyStopping)]  # type: ignore[attr-defined]
+        if stoppers and self.probe.epochs and self.fine_tune.epochs:
+            raise UsageError(
+                "EarlyStopping would hold fine-tuning against the probe's best score: take it out of "
+                "trainer.callbacks; the best checkpoint of each phase is kept anyway"
+            )
+        self._settle(classifier, self.phase_at(0))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Settles the phase of the epoch behind the checkpoint: DDP wraps what that phase trains."""

@@ -17,6 +17,8 @@ from ecg_lightning.metrics import Scores
 from ecg_lightning.runs import NO_DEVICE, RunFolder, file_sha256, write_json
 
 log = logging.getLogger(__name__)
+_IDENTITY = ("task", "folds", "keep", "min_likelihood", "checkpoint_sha256", "store_sha256")
+"""What makes two results the same, wherever their files lie."""
 
 
 @rank_zero_only
@@ -36,8 +38,8 @@ def write_results(run: RunFolder, split: str, trainer: Trainer, checkpoint: Path
     meta = _meta(split, data, checkpoint)
     name = _name(run, split, meta, checkpoint)
     path = run.predictions / f"{name}.npz"
-    if path.exists() and not overwrite and Predictions.load(path).meta != meta:
-        raise InputError(f"{path} holds results of another checkpoint or store: add --overwrite to replace them")
+    if path.exists() and not overwrite:
+        _refuse_other(path, meta)
     records, rows = data.store.records, scores.index.numpy()
     Predictions(
         record_id=records["ecg_id"][rows].astype(np.int64),
@@ -50,6 +52,13 @@ def write_results(run: RunFolder, split: str, trainer: Trainer, checkpoint: Path
     ).save(path)
     write_json(run.path / f"metrics_{name}.json", {**_metrics(scores), "meta": meta})
     _say(name, scores)
+
+
+def _refuse_other(path: Path, meta: dict[str, Any]) -> None:
+    former = Predictions.load(path).meta
+    differing = [name for name in _IDENTITY if former.get(name) != meta[name]]
+    if differing:
+        raise InputError(f"{path} holds results with another {', '.join(differing)}: add --overwrite to replace them")
 
 
 def _name(run: RunFolder, split: str, meta: dict[str, Any], checkpoint: Path) -> str:
@@ -68,6 +77,7 @@ def _meta(split: str, data: PTBXLDataModule, checkpoint: Path) -> dict[str, Any]
         "protocol": "per_task",
         "folds": list(data.folds[split]),
         "keep": data.keep,
+        "min_likelihood": data.min_likelihood,
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": file_sha256(checkpoint),
         "store": str(data.store.path),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -17,6 +18,7 @@ from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.errors import UsageError
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.runs import Resume, RunFolder
+from ecg_lightning.termination import EndTogether
 from ecg_lightning.tracking import MetricsFile
 
 _DESCRIPTIONS = {
@@ -43,6 +45,7 @@ class RunCLI(LightningCLI):
 
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
         self.command = command
+        self.nothing_left = False
         self.run_folder = RunFolder(value_of("--run", arguments) or "")
         with warnings.catch_warnings():
             # It warns whenever a process has arguments of its own; `main(argv)` is meant to be called from Python too.
@@ -95,13 +98,36 @@ class RunCLI(LightningCLI):
         if Path(self.config.run) != self.run_folder.path:  # a config named it, or named another
             raise UsageError(f"run is {self.config.run} in a config: name the run folder by the flag --run")
         if self.command == "fit":
+            self.nothing_left = self._nothing_left()
+            if self.nothing_left:
+                return
             self.run_folder.claim_on_rank_zero(self.config.resume)
         for logger in _listed(self.config.trainer.logger):
             if getattr(logger, "class_path", "").endswith("WandbTracker"):
                 logger.init_args.folder = str(self.run_folder.path)
 
+    def _nothing_left(self) -> bool:
+        """Whether `--resume auto` meets a run that is complete with these very phases.
+
+        Raises:
+            UsageError: when it asks for more epochs than the run has: its schedules ended with the last one.
+        """
+        if self.config.resume != "auto" or self.run_folder.state != "complete":
+            return False
+        done = yaml.safe_load(self.run_folder.config.read_text())["post_training"]
+        for phase in ("probe", "fine_tune"):
+            asked, trained = self.config.post_training[phase].epochs, done[phase]["epochs"]
+            if asked != trained:
+                raise UsageError(
+                    f"post_training.{phase}.epochs is {asked}, the run is complete with {trained}, and its learning "
+                    "rates have run out: choose another --run"
+                )
+        return True
+
     def instantiate_classes(self) -> None:
         """Gives the folder back as it was found when the config cannot be built."""
+        if self.nothing_left:
+            return
         try:
             super().instantiate_classes()
         except BaseException:
@@ -119,6 +145,7 @@ class RunCLI(LightningCLI):
             callbacks.append(RichProgressBar(leave=False))
         if fitting:
             callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
+            callbacks.append(EndTogether(self.run_folder))
         return super().instantiate_trainer(
             logger=self.loggers or False,
             callbacks=callbacks,
@@ -132,6 +159,9 @@ class RunCLI(LightningCLI):
         config = self.config.clone()
         for name in _OF_THE_CALL:
             config.pop(name, None)
+        config.data.store = str(Path(config.data.store).resolve())  # a run is read from any folder
+        if config.model.weights is not None:
+            config.model.weights = str(Path(config.model.weights).resolve())
         return str(self.parser.dump(config, format=format, skip_none=False, skip_validation=True))
 
 

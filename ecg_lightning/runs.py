@@ -70,14 +70,27 @@ class RunFolder:
             raise InputError(f"--run {self.path} is a folder without a run in it, and not empty: choose another name")
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        try:
+            self.refuse_existing(resume)
+        except InputError:
+            self.release()
+            raise
+        for left in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        self.set_state("running")
+
+    def refuse_existing(self, resume: Resume) -> None:
+        """Refuses a run that is there already, unless it may be gone on with.
+
+        Raises:
+            InputError: saying what to do instead.
+        """
         state = self.state
         if state is not None and (resume == "never" or state == "complete"):
-            self.release()
             way_out = "go on with it: add --resume auto"
             if state == "complete":
                 way_out = f"test it: ecg-lightning test --run {self.path}"
             raise InputError(f"--run {self.path} holds a run already ({state}): choose another name, or {way_out}")
-        self.set_state("running")
 
     @rank_zero_only
     def claim_on_rank_zero(self, resume: Resume) -> None:
@@ -130,6 +143,21 @@ class RunFolder:
             if (path := self.checkpoints / BEST[phase]).exists():
                 return path
         raise InputError(f"--run {self.path} has no checkpoint in {self.checkpoints}: train it first with `fit`")
+
+    def named_checkpoint(self, name: str) -> Path:
+        """A checkpoint by path, or by its name in this run (``last``).
+
+        Raises:
+            InputError: when there is none, or it is damaged or something else.
+        """
+        places = (Path(name), self.checkpoints / name, self.checkpoints / f"{name}.ckpt")
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            have = ", ".join(sorted(one.name for one in self.checkpoints.glob("*.ckpt")))
+            raise UsageError(f"--checkpoint {name} does not exist: the run has {have}")
+        if global_step(path) is None:
+            raise InputError(f"--checkpoint {path} is no checkpoint, or damaged: the run's are in {self.checkpoints}")
+        return path
 
     # --- what a run writes once ---
 

@@ -20,6 +20,7 @@ _EXPECTED_WARNINGS = (
     r".*module\(s\) in eval mode at the start of training",  # the frozen backbone
     r"The number of training batches .* is smaller than the logging interval",
     r"The .*dataloader.* does not have many workers",  # a memory map read in the training process is the fast way
+    r".*all_gather.* is deprecated",
     r".*isinstance\(treespec, LeafSpec\)",
     r"Be aware that when using `ckpt_path`, callbacks",  # `test` has no use for the callback that writes checkpoints
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the data module resumes inside it
@@ -27,6 +28,7 @@ _EXPECTED_WARNINGS = (
 _HIDDEN_LINES = (
     "💡 Tip",
     "Seed set to",
+    "GPU available",
     "TPU available",
     "Restoring states from",
     "Loaded model weights",
@@ -34,11 +36,15 @@ _HIDDEN_LINES = (
 )
 
 
-@rank_zero_only
 def set_up_screen() -> None:
     """Our messages plain on the screen, Lightning's without what is expected or an advertisement."""
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    _set_up_messages()
+
+
+@rank_zero_only
+def _set_up_messages() -> None:
     own = logging.getLogger(_OWN)
     own.setLevel(logging.INFO)
     if not own.handlers:
@@ -46,7 +52,7 @@ def set_up_screen() -> None:
         handler.setFormatter(logging.Formatter("%(message)s"))
         own.addHandler(handler)
         own.propagate = False
-    for name in (f"{_LIGHTNING}.utilities.rank_zero", _LIGHTNING):
+    for name in (f"{_LIGHTNING}.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logger = logging.getLogger(name)
         if not any(isinstance(known, _Filter) for known in logger.filters):
             logger.addFilter(_Filter())

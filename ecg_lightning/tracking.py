@@ -147,7 +147,9 @@ def _has_no_key() -> bool:
 def _kept_id(folder: Path) -> str:
     """One id for a run folder, so that a resumed run is one curve."""
     path = folder / "wandb_run_id"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(uuid4().hex[:8])
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return "unused"  # only rank 0 tracks
+    if not path.exists() or not path.read_text().strip():
+        with whole_file(path) as temporary:
+            temporary.write_text(uuid4().hex[:8])
     return path.read_text().strip()

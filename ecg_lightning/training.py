@@ -1,51 +1,72 @@
 """The commands fit, validate and test: what happens between the claim of a run folder and its last file."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ecg_lightning.errors import InputError, UsageError
+from ecg_lightning.errors import InputError
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.progress import next_position
 from ecg_lightning.results import write_results
 from ecg_lightning.run_cli import RunCLI, value_of
 from ecg_lightning.runs import BEST, RunFolder, State, existing_run, global_step, whole_file
 from ecg_lightning.screen import log_plan, log_to_file, set_up_screen, stop_logging
+from ecg_lightning.termination import TERMINATED
 from ecg_lightning.tracking import WandbTracker
 
 log = logging.getLogger(__name__)
 
 
 def fit(arguments: Sequence[str]) -> int:
-    """Starts or continues a run; exit code 0 only when it is complete."""
+    """Starts or continues a run; exit code 0 only when it is complete, 143 when it was terminated."""
     set_up_screen()
     run = RunFolder(value_of("--run", arguments) or "")
-    if value_of("--resume", arguments) == "auto":
-        if run.state == "complete":
-            log.info("%s is complete, nothing is left to train: ecg-lightning test --run %s", run.path, run.path)
-            return 0
-        if run.config.exists():
-            arguments = ["--config", str(run.config), *arguments]
+    resume = value_of("--resume", arguments)
+    asks = any(argument in ("-h", "--help") or argument.startswith("--print_config") for argument in arguments)
+    if not asks and resume != "auto":
+        _refuse_existing(run)
+    if resume == "auto" and run.config.exists():
+        arguments = ["--config", str(run.config), *arguments]
     cli = RunCLI("fit", arguments)
-    handler = log_to_file(cli.run_folder.path / "log.txt")
+    if cli.nothing_left:
+        log.info("%s is complete, nothing is left to train: ecg-lightning test --run %s", run.path, run.path)
+        return 0
+    return _fit(cli)
+
+
+@rank_zero_only
+def _refuse_existing(run: RunFolder) -> None:
+    """Before the parser asks for flags that a run has: it is `--resume auto` that is missing."""
+    run.refuse_existing("never")
+
+
+def _fit(cli: RunCLI) -> int:
+    run = cli.run_folder
+    handler = log_to_file(run.path / "log.txt")
     former = {path: path.read_bytes() for path in (run.config, run.environment) if path.exists()}
     complete = False
     try:
         complete = _train(cli)
     except InputError:
         _put_back(former)
-        cli.run_folder.give_up()
+        run.give_up()
         raise
+    except SIGTERMException:  # a SystemExit without a code: a scheduler would take it for success
+        _set_state(run, "interrupted")
+        log.warning("terminated; go on with: ecg-lightning fit --run %s --resume auto", run.path)
+        return TERMINATED
     except BaseException:
-        _set_state(cli.run_folder, "interrupted")
+        _set_state(run, "interrupted")
         raise
     finally:
         for tracker in _trackers(cli):
             tracker.close(0 if complete else 1)
         stop_logging(handler)
-        cli.run_folder.release()
+        run.release()
     return 0 if complete else 1
 
 
@@ -86,7 +107,7 @@ def _write_config(cli: RunCLI) -> None:
     store = cli.datamodule.store
     cli.run_folder.write_environment(str(store.path.resolve()), store.attributes["sha256"])
     for logger in cli.trainer.loggers:
-        logger.log_hyperparams({"config": cli.run_config("json")})
+        logger.log_hyperparams(json.loads(cli.run_config("json")))
 
 
 def validate(arguments: Sequence[str]) -> int:
@@ -105,9 +126,7 @@ def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
         RunCLI(command, arguments)
     run = existing_run(value_of("--run", arguments) or "")
     cli = RunCLI(command, ["--config", str(run.config), *arguments])
-    checkpoint = Path(cli.config.checkpoint) if cli.config.checkpoint else run.best_checkpoint()
-    if not checkpoint.is_file():
-        raise UsageError(f"--checkpoint {checkpoint} does not exist: the run's are in {run.checkpoints}")
+    checkpoint = run.named_checkpoint(cli.config.checkpoint) if cli.config.checkpoint else run.best_checkpoint()
     judge = getattr(cli.trainer, command)
     judge(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
     write_results(run, split, cli.trainer, checkpoint, overwrite=cli.config.overwrite)

@@ -407,7 +407,7 @@ def test_results_of_something_else_are_replaced_only_when_asked(capsys, finished
 def test_a_checkpoint_that_is_not_there_is_refused(capsys, finished):
     code, _, err = called(capsys, "test", "--run", finished, "--checkpoint", "none.ckpt")
     assert code == 2
-    assert "--checkpoint none.ckpt does not exist: the run's are in" in err
+    assert "--checkpoint none.ckpt does not exist: the run has finetune-best.ckpt, last.ckpt, probe-best.ckpt" in err
 
 
 def test_a_run_cut_short_is_no_success_and_a_refused_resume_keeps_its_config(capsys, tiny_store, run):
@@ -426,3 +426,74 @@ def test_a_run_cut_short_is_no_success_and_a_refused_resume_keeps_its_config(cap
 
 def test_the_parser_is_a_version_whose_merging_is_known():
     assert int(jsonargparse.__version__.split(".")[0]) == 4
+
+
+# --- what a first reader stumbled over ---
+
+
+def test_a_run_that_is_there_is_named_before_its_flags_are_missed(capsys, finished):
+    code, _, err = called(capsys, "fit", "--run", str(finished))
+    assert code == 1
+    assert "holds a run already (complete)" in err
+    assert "ecg-lightning test --run" in err
+
+
+def test_a_complete_run_takes_no_more_epochs(capsys, finished):
+    code, _, err = called(
+        capsys, "fit", "--run", str(finished), "--resume", "auto", "--post_training.fine_tune.epochs", "99"
+    )
+    assert code == 2
+    assert "post_training.fine_tune.epochs is 99, the run is complete with" in err
+
+
+def test_results_of_other_labels_are_not_replaced_unasked(capsys, finished):
+    assert called(capsys, "validate", "--run", str(finished))[0] == 0
+    code, _, err = called(capsys, "validate", "--run", str(finished), "--data.min_likelihood", "100")
+    assert code == 1
+    assert "holds results with another min_likelihood: add --overwrite" in err
+
+
+def test_a_checkpoint_may_be_named_as_in_the_run(capsys, finished):
+    assert called(capsys, "validate", "--run", str(finished), "--checkpoint", "last")[0] == 0
+    assert (finished / "metrics_val-last.json").exists()
+
+
+def test_a_run_is_judged_from_any_folder(capsys, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert called(capsys, "validate", "--run", str(finished))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "instead"),
+    [("--trainer.max_epochs", "5", "post_training.probe.epochs"), ("--trainer.fast_dev_run", "true", "limit_train")],
+)
+def test_trainer_flags_that_cut_across_the_phases_name_what_to_set_instead(capsys, flag, value, instead):
+    code, _, err = called(capsys, "fit", "--run", "r", flag, value)
+    assert code == 2
+    assert instead in err
+
+
+def test_inspect_takes_its_store_before_or_behind_its_flags(capsys, tiny_store):
+    for arguments in (["--json", str(tiny_store)], [str(tiny_store), "--json"]):
+        code, out, err = called(capsys, "inspect", *arguments)
+        assert code == 0, err
+        assert '"tasks"' in out
+
+
+def test_a_backbone_of_ones_own_is_found_in_the_current_folder(capsys, tmp_path, monkeypatch):
+    (tmp_path / "my_network_here.py").write_text(
+        "from ecg_lightning.backbones import ViT\n\n\nclass MyNetwork(ViT):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    code, out, err = called(capsys, "inspect", "--backbone", "my_network_here.MyNetwork")
+    assert code == 0, err
+    assert "MyNetwork" in out
+
+
+def test_a_store_is_prepared_for_sizes_that_are_not_the_defaults(capsys, tiny_ptbxl, tmp_path):
+    store = tmp_path / "short.h5"
+    arguments = ["--source", str(tiny_ptbxl), "--output", str(store), "--backbone", "vit"]
+    code, _, err = called(capsys, "prepare", *arguments, "--sizes", '{"num_time_points": 500}')
+    assert code == 0, err
+    assert store.exists()

@@ -1,5 +1,6 @@
 """Two processes are one: replicas stay equal over the phase switch, and trained weights are those of one process."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,3 +95,15 @@ def test_a_replica_that_drifted_in_the_probe_is_found_at_the_switch(store: Path,
     assert ended.returncode != 0
     assert "differ between the 2 processes" in ended.stdout
     assert "head.bias" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_terminated_run_of_two_processes_ends_at_once_and_goes_on(store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    more = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.store", str(store), "--run", str(run)]
+    terminate = '[{"class_path": "processes.TerminateAt", "init_args": {"epoch": 3}}]'
+    ended = run_cli("fit", *FLAGS, *more, "--trainer.callbacks", terminate, timeout=120)
+    assert ended.returncode == 143, ended.stdout
+    assert json.loads((run / "state.json").read_text())["state"] == "interrupted"
+    resumed = run_cli("fit", *FLAGS, *more, "--resume", "auto", "--trainer.callbacks", "null")
+    assert resumed.returncode == 0, resumed.stdout

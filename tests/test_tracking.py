@@ -139,12 +139,12 @@ def test_an_offline_run_logs_its_config_and_keeps_the_key_to_itself(no_key, run_
         monkeypatch.setenv("WANDB_MODE", "offline")
         monkeypatch.setenv("WANDB_API_KEY", key)
     tracker = WandbTracker(folder=str(run_folder))
-    tracker.log_hyperparams({"config": "{}"})
+    tracker.log_hyperparams({"data": {"task": "all"}})
     tracker.log_metrics({"val/auroc": 0.75}, 3)
     scores = Scores(("CD",), torch.arange(2), torch.ones(2, 1), torch.ones(2, 1), 0.0, {"CD": 0.75}, {"CD": 0.5})
     tracker.log_label_table("val", scores)
     assert tracker.experiment.id == (run_folder / "wandb_run_id").read_text()
-    assert dict(tracker.experiment.config) == {"config": "{}"}
+    assert dict(tracker.experiment.config) == {"data": {"task": "all"}}
     tracker.close()
     assert wandb.run is None
     files = [path for path in run_folder.rglob("*") if path.is_file()]

@@ -60,7 +60,7 @@ class PTBXLDataModule(LightningDataModule):
         self.store = Store(store)
         self.task, self.batch_size, self.num_workers, self.seed = task, batch_size, num_workers, seed
         self.folds = {"train": tuple(train_folds), "val": tuple(val_folds), "test": tuple(test_folds)}
-        self.train_fraction, self.keep = train_fraction, keep
+        self.train_fraction, self.keep, self.min_likelihood = train_fraction, keep, min_likelihood
         _check_folds(self.folds)
         if not 0 < train_fraction <= 1:
             raise UsageError(f"data.train_fraction is {train_fraction}, it must lie in 0..1, 0 left out")
@@ -93,6 +93,7 @@ class PTBXLDataModule(LightningDataModule):
             raise InputError(
                 f"{self.store.path} does not fit {backbone}: {'; '.join(misfits)}. Make the right one: "
                 f"ecg-lightning prepare --source PTBXL_DIR --output STORE --backbone {backbone}"
+                " (with --sizes, where its signal is not that of its defaults)"
             )
         self.signal = signal
         self._datasets = {
@@ -224,14 +225,40 @@ class PTBXLDataModule(LightningDataModule):
 
     # --- resume ---
 
-    def state_dict(self) -> dict[str, int]:
-        """The position in the data: the epoch and batch that are trained next."""
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the data, the epoch and batch that are trained next, and what it counts in."""
         assert self.trainer is not None
-        return next_position(self.trainer.fit_loop.state_dict())._asdict()
+        return {**next_position(self.trainer.fit_loop.state_dict())._asdict(), "of": self.identity()}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Takes the position up; the next training loader starts there."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the position up; the next training loader starts there.
+
+        Raises:
+            UsageError: in a fit, when the data is not what the position was counted in.
+        """
+        if self.trainer is not None and self.trainer.state.fn != "fit":
+            return
+        now, then = self.identity(), state_dict["of"]
+        differing = [f"data.{name} is {now[name]}, was {then[name]}" for name in now if now[name] != then[name]]
+        if differing:
+            raise UsageError(
+                f"the run was trained on other batches: {'; '.join(differing)}: take it back, or start anew"
+            )
         self._position = (state_dict["epoch"], state_dict["batch"])
+
+    def identity(self) -> dict[str, Any]:
+        """All that makes up the batches of an epoch."""
+        return {
+            "store": self.store.attributes["sha256"],
+            "task": self.task,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "train_folds": list(self.folds["train"]),
+            "val_folds": list(self.folds["val"]),
+            "train_fraction": self.train_fraction,
+            "keep": self.keep,
+            "min_likelihood": self.min_likelihood,
+        }
 
 
 def _as_is(batch: Any) -> Any:

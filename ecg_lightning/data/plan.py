@@ -77,7 +77,7 @@ def make_plan(source: Path, signal: SignalSpec, command: str) -> Plan:
     if not folder.is_dir():
         raise InputError(
             f"{folder} does not exist, the records of {signal.record_rate:g} Hz are looked for there: fetch them with "
-            "`ecg-lightning download --output DIR`, or choose a --backbone for the rate that is there"
+            "https://physionet.org/content/ptb-xl/1.0.3/, or choose a --backbone for the rate that is there"
         )
     record_points = _usual_length(source, paths) or round(10 * signal.record_rate)
     return Plan(
@@ -87,7 +87,7 @@ def make_plan(source: Path, signal: SignalSpec, command: str) -> Plan:
         _stored(signal, record_points),
         record_points,
         {
-            "source": str(source),
+            "source": str(source.resolve()),
             "source_version": "PTB-XL 1.0.3" if whole else "unknown: not the whole of PTB-XL 1.0.3",
             "csv_sha256": table.csv_sha256,
             "statements_sha256": table.statements_sha256,

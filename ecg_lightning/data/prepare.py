@@ -77,7 +77,7 @@ def prepare(
             f"{output} cannot be written ({error}): make room, or name another --output; the same command goes on "
             "from the records that are finished"
         ) from error
-    if progress or report.skipped:
+    if progress or report.skipped or report.flat_leads or report.started_over:
         _print(report)
     return report
 

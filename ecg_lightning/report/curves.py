@@ -124,7 +124,7 @@ def _legend(axes: Axes) -> None:
 
 def _probe_epochs(config: Path) -> int:
     """Epochs of the probe in a run's ``config.yaml``."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         return int(yaml.safe_load(config.read_text())["post_training"]["probe"]["epochs"])

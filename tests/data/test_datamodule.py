@@ -214,8 +214,15 @@ def test_the_training_loader_starts_at_the_position_of_the_checkpoint(tiny_store
     first.batch_sampler.set_epoch(1)
     whole = [b["index"].tolist() for b in first]
     resumed = with_signal(tiny_store)
-    resumed.load_state_dict({"epoch": 1, "batch": 2})
+    resumed.load_state_dict({"epoch": 1, "batch": 2, "of": data.identity()})
     assert [b["index"].tolist() for b in resumed.train_dataloader()] == whole[2:]
+
+
+def test_a_position_in_other_batches_is_refused_with_both_sides(tiny_store):
+    data = with_signal(tiny_store)
+    state = {"epoch": 1, "batch": 2, "of": {**data.identity(), "batch_size": 999, "seed": 7}}
+    with pytest.raises(UsageError, match=r"data.batch_size is \d+, was 999; data.seed is \d+, was 7: take it back"):
+        data.load_state_dict(state)
 
 
 def test_reading_ahead_takes_nothing_from_the_global_random_stream(tiny_store):

@@ -143,7 +143,7 @@ def test_a_label_that_differs_from_103_is_told_with_both_sides():
     counts = whole_counts()
     counts["tasks"]["rhythm"]["positives_per_class"]["AFIB"] += 1
     with pytest.raises(
-        InputError, match=r"rhythm/positives_per_class/AFIB is 1515, in 1\.0\.3 1514; fetch .*`ecg-lightning"
+        InputError, match=r"rhythm/positives_per_class/AFIB is 1515, in 1\.0\.3 1514; fetch .*physionet.org/content"
     ):
         check_whole_ptbxl(counts, "another csv")
 
@@ -154,7 +154,7 @@ def test_the_csv_of_103_with_other_labels_is_refused():
 
 
 def test_missing_statements_say_where_they_come_from(tmp_path):
-    with pytest.raises(InputError, match=r"scp_statements.csv does not exist, .*`ecg-lightning download --output"):
+    with pytest.raises(InputError, match=r"scp_statements.csv does not exist, .*physionet.org/content/ptb-xl"):
         read_statements(tmp_path / "scp_statements.csv")
 
 

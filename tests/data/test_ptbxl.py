@@ -83,7 +83,7 @@ def test_a_damaged_cell_is_named_with_line_rule_and_fix(tiny_ptbxl, values, mess
     with pytest.raises(InputError) as told:
         read_table(tiny_ptbxl)
     assert f"line 6 (ecg_id 5): {message}" in str(told.value)
-    assert "ecg-lightning download --output DIR" in str(told.value)
+    assert "physionet.org/content/ptb-xl" in str(told.value)
 
 
 def test_an_ecg_id_given_twice_names_both_lines(tiny_ptbxl):
