@@ -60,7 +60,7 @@ class RunCheckpoints(Checkpoint):
         """The best first, so that `last.ckpt` knows of it; an epoch that a limit cut short is not judged."""
         if next_position(trainer.fit_loop.state_dict()).batch:
             return
-        phase = _phase(trainer)
+        phase = PostTraining.of(trainer).phase_at(trainer.current_epoch)
         auroc, self._auroc = self._auroc, None
         if auroc is not None and auroc > self.best.get(phase, float("-inf")):
             self.best[phase] = auroc
@@ -76,8 +76,3 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """So that a resumed run does not take a worse epoch for its best."""
         self.best = dict(state_dict["best"])
-
-
-def _phase(trainer: Trainer) -> str:
-    plan = next(callback for callback in trainer.callbacks if isinstance(callback, PostTraining))  # type: ignore[attr-defined]
-    return plan.phase_at(trainer.current_epoch)

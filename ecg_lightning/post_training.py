@@ -56,6 +56,11 @@ class PostTraining(Callback):
         self._resumed_at: int | None = None
         self._started = False
 
+    @staticmethod
+    def of(trainer: Trainer) -> "PostTraining":
+        """The trainer's own."""
+        return next(one for one in trainer.callbacks if isinstance(one, PostTraining))  # type: ignore[attr-defined]
+
     @property
     def max_epochs(self) -> int:
         """Epochs of both phases together."""

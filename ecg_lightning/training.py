@@ -74,7 +74,7 @@ def _train(cli: RunCLI) -> bool:
     """Trains to the end, or as far as the trainer's limits let it; whether it was the end."""
     run, trainer = cli.run_folder, cli.trainer
     _write_config(cli)
-    log_plan(_plan(cli), cli.model, cli.datamodule, trainer)
+    log_plan(PostTraining.of(cli.trainer), cli.model, cli.datamodule, trainer)
     checkpoint = run.newest_checkpoint() if cli.config.resume == "auto" else None
     if checkpoint is not None:
         step = global_step(checkpoint) or 0
@@ -92,7 +92,7 @@ def _train(cli: RunCLI) -> bool:
 
 def _judge_best(cli: RunCLI) -> None:
     """Validates the best checkpoint of the last phase and writes its predictions."""
-    best = cli.run_folder.checkpoints / BEST[_plan(cli).last_phase]
+    best = cli.run_folder.checkpoints / BEST[PostTraining.of(cli.trainer).last_phase]
     cli.trainer.loggers = []  # the epoch's own validation has logged these figures
     cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     write_results(cli.run_folder, "val", cli.trainer, best)
@@ -131,11 +131,6 @@ def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
     judge(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
     write_results(run, split, cli.trainer, checkpoint, overwrite=cli.config.overwrite)
     return 0
-
-
-def _plan(cli: RunCLI) -> PostTraining:
-    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
-    return next(callback for callback in callbacks if isinstance(callback, PostTraining))
 
 
 @rank_zero_only
