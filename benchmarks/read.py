@@ -20,10 +20,11 @@ import numpy as np
 import torch
 import wfdb
 
+from ecg_lightning.chains import Crop
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.data.prepare import prepare
 from ecg_lightning.data.ptbxl import read_table
-from ecg_lightning.signals import Crop, SignalSpec
+from ecg_lightning.signals import SignalSpec
 
 BATCH = 64
 Batches = Callable[[int], Iterator[torch.Tensor]]

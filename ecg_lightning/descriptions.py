@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from ecg_lightning.backbones import backbone_card, list_backbones, meta_backbone
-from ecg_lightning.signals import chain_to_json
+from ecg_lightning.chains import chain_to_json
 
 
 def is_run(path: str) -> bool:

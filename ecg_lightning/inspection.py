@@ -4,10 +4,10 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ecg_lightning.chains import chain_to_json
 from ecg_lightning.data.labels import FOLDS, TASKS, label_counts
 from ecg_lightning.data.store import Store
 from ecg_lightning.errors import InputError, joined
-from ecg_lightning.signals import chain_to_json
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ecg_lightning.backbones.base import Backbone, Card, Figures, register
 from ecg_lightning.backbones.conv1d import SameConv1d, halved, squeeze_excite, widened
+from ecg_lightning.chains import Bandpass, Chain, Crop, Notch, SubtractMedian, ZScore
 from ecg_lightning.errors import InputError, joined
-from ecg_lightning.signals import LEADS_12, Bandpass, Chain, Crop, Notch, SignalSpec, SubtractMedian, ZScore
+from ecg_lightning.signals import LEADS_12, SignalSpec
 from ecg_lightning.stochastic_depth import StochasticDepth
 
 CHAIN: Chain = (Notch(50.0), Bandpass(0.67, 40.0, 4), SubtractMedian(0.4), Crop(), ZScore("record", 1e-8))

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ecg_lightning.backbones.base import Backbone, Card, register
 from ecg_lightning.backbones.transformer import Block
+from ecg_lightning.chains import Chain, Crop, ZScore
 from ecg_lightning.errors import InputError, joined
-from ecg_lightning.signals import LEADS_12, Chain, Crop, SignalSpec, ZScore
+from ecg_lightning.signals import LEADS_12, SignalSpec
 
 Readout = Literal["class_token", "mean"]
 Normalise = Literal["record", "lead", "none"]

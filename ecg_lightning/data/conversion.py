@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_lightning.chains import run_record_chain
 from ecg_lightning.data.record import MILLIVOLTS_PER_UNIT, flat_leads, read_record
 from ecg_lightning.errors import InputError
-from ecg_lightning.signals import StoredSignal, run_record_chain
+from ecg_lightning.signals import StoredSignal
 
 CHUNK = 16
 """Records per job."""

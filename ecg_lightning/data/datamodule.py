@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.labels import class_names, task_labels
@@ -17,7 +18,7 @@ from ecg_lightning.data.sampler import EvaluationBatches, FixedChunks, Rows, Tra
 from ecg_lightning.data.store import Store
 from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.progress import next_position
-from ecg_lightning.signals import SignalSpec, run_batch_chain
+from ecg_lightning.signals import SignalSpec
 
 log = logging.getLogger(__name__)
 Task = Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm"]

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 import ecg_lightning
+from ecg_lightning.chains import chain_to_json, run_record_chain
 from ecg_lightning.data.labels import check_whole_ptbxl, label_counts
 from ecg_lightning.data.ptbxl import PtbxlTable, read_table
 from ecg_lightning.data.record import MILLIVOLTS_PER_UNIT, header_length
 from ecg_lightning.data.store import FORMAT_VERSION
 from ecg_lightning.errors import InputError
-from ecg_lightning.signals import SignalSpec, StoredSignal, chain_to_json, run_record_chain
+from ecg_lightning.signals import SignalSpec, StoredSignal
 
 
 @dataclass(frozen=True, eq=False)

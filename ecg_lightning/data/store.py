@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_lightning.chains import chain_from_json, chain_to_json
 from ecg_lightning.data.labels import Statements
 from ecg_lightning.errors import InputError
-from ecg_lightning.signals import StoredSignal, chain_from_json, chain_to_json
+from ecg_lightning.signals import StoredSignal
 
 FORMAT_VERSION = 1
 UNFINISHED = "0" * 64

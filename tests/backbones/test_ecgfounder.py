@@ -10,8 +10,9 @@ from published import TOKENS, Reference, is_equal
 from torch import nn
 
 from ecg_lightning.backbones import ECGFounder, ECGFounder1Lead, backbone_signal, conv1d, ecgfounder
+from ecg_lightning.chains import run_batch_chain, run_record_chain
 from ecg_lightning.errors import InputError
-from ecg_lightning.signals import LEADS_12, run_batch_chain, run_record_chain
+from ecg_lightning.signals import LEADS_12
 
 REDUCED = {"base_filters": 16, "filters": (16, 32, 32, 80), "blocks": (2, 2, 2, 3), "num_time_points": 500}
 FULL = {"ecgfounder_12lead_full_nobn": ECGFounder, "ecgfounder_1lead_nobn": ECGFounder1Lead}

@@ -6,8 +6,8 @@ from published import NORMED_TOKENS, TOKENS, Reference, is_equal
 from torch import nn
 
 from ecg_lightning.backbones import MTECGTi, ViT
+from ecg_lightning.chains import Crop, ZScore
 from ecg_lightning.errors import InputError
-from ecg_lightning.signals import Crop, ZScore
 
 READOUTS = {"class_token": ("mtecg_ti_12_25", NORMED_TOKENS), "mean": ("mtecg_ti_12_25_gap", TOKENS)}
 both_readouts = pytest.mark.parametrize("readout", READOUTS)

@@ -11,13 +11,14 @@ from tiny import BATCH_SIZE, tiny_data, tiny_vit
 from torch.utils.data import DataLoader
 
 from ecg_lightning.backbones import ECGFounder, ViT
+from ecg_lightning.chains import Crop, Standardise, ZScore, run_batch_chain
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.prepare import prepare
 from ecg_lightning.data.sampler import Request
 from ecg_lightning.data.store import Store
 from ecg_lightning.errors import InputError, UsageError
-from ecg_lightning.signals import Crop, SignalSpec, Standardise, Windows, ZScore, run_batch_chain
+from ecg_lightning.signals import SignalSpec, Windows
 
 WHOLE = SignalSpec(100, 1000)
 

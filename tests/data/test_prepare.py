@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 from made_up_ptbxl import read_rows, wfdb, write_record, write_table
 
+from ecg_lightning.chains import Bandpass, Crop, Resample, SubtractMedian, ZScore, run_record_chain
 from ecg_lightning.data import prepare as prepare_module
 from ecg_lightning.data.journal import Journal
 from ecg_lightning.data.prepare import prepare
 from ecg_lightning.data.store import Store
 from ecg_lightning.errors import InputError, UsageError
-from ecg_lightning.signals import Bandpass, Crop, Resample, SignalSpec, SubtractMedian, ZScore, run_record_chain
+from ecg_lightning.signals import SignalSpec
 
 SPEC = SignalSpec(100, 1000)
 FILTERED = SignalSpec(100, 500, chain=(Bandpass(0.5, 40.0), SubtractMedian(), Resample(50.0), Crop(), ZScore()))
 SLOW_RUN = """
 import sys
 from ecg_lightning.data.prepare import prepare
-from ecg_lightning.signals import Bandpass, Crop, Resample, SignalSpec, SubtractMedian, ZScore
+from ecg_lightning.chains import Bandpass, Crop, Resample, SubtractMedian, ZScore
+from ecg_lightning.signals import SignalSpec
 if __name__ == "__main__":
     chain = (Bandpass(0.5, 40.0), SubtractMedian(), Resample(50.0), Crop(), ZScore())
     spec = SignalSpec(100, 500, chain=chain)

@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from ecg_lightning.chains import Bandpass
 from ecg_lightning.data.labels import ABSENT, read_statements
 from ecg_lightning.data.store import Store, checksums, create_store, finish_store
 from ecg_lightning.errors import InputError
-from ecg_lightning.signals import LEADS_12, Bandpass, StoredSignal
+from ecg_lightning.signals import LEADS_12, StoredSignal
 
 STATEMENTS = read_statements(Path(__file__).parents[1] / "references" / "scp_statements.csv")
 NUM_RECORDS = 30

@@ -1,0 +1,203 @@
+"""The named preprocessing steps, and the chains that networks are fed through: arrays in, arrays out.
+
+A chain is a list of steps in the order of the published code. The steps before the crop run once, over the whole
+record in float64, when a store is prepared; those behind it run per batch, on the device. `predict` runs the same two.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # the workers of `prepare` start five times as fast without torch
+    from torch import Tensor
+
+Signal = TypeVar("Signal", NDArray[np.float64], "Tensor")
+"""Voltage in mV, (..., lead, time)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a chain; what its numbers mean stands in its docstring, its JSON form is its name and numbers."""
+
+    name: ClassVar[str]
+
+    def output_rate(self, sampling_rate: float) -> float:
+        """Sampling rate behind the step in Hz."""
+        return sampling_rate
+
+
+@dataclass(frozen=True)
+class RecordStep(Step):
+    """A step over a whole record, in float64; it stands before the crop."""
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV at ``sampling_rate`` Hz -> (lead, time)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BatchStep(Step):
+    """A step on a batch of windows behind the crop, on any device; it takes NumPy arrays and tensors alike."""
+
+    def __call__(self, ecg: Signal) -> Signal:
+        """``ecg`` (..., lead, time) -> the same shape."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Notch(RecordStep):
+    """Takes one frequency (Hz) out, forward and backward."""
+
+    name: ClassVar[str] = "notch"
+    frequency: float
+    quality: float = 30.0
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV -> filtered, the same shape."""
+        from scipy.signal import filtfilt, iirnotch
+
+        return np.asarray(filtfilt(*iirnotch(self.frequency, self.quality, fs=sampling_rate), ecg, axis=-1))
+
+
+@dataclass(frozen=True)
+class Bandpass(RecordStep):
+    """Butterworth band-pass from ``low`` to ``high`` Hz, in (b, a) form, forward and backward."""
+
+    name: ClassVar[str] = "bandpass"
+    low: float
+    high: float
+    order: int = 4
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV -> filtered, the same shape."""
+        from scipy.signal import butter, filtfilt
+
+        b, a = butter(self.order, [self.low, self.high], btype="bandpass", fs=sampling_rate)
+        return np.asarray(filtfilt(b, a, ecg, axis=-1))
+
+
+@dataclass(frozen=True)
+class SubtractMedian(RecordStep):
+    """Takes the running median over ``seconds`` away (an odd number of time points, zeros beyond the ends)."""
+
+    name: ClassVar[str] = "subtract_median"
+    seconds: float = 0.4
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV -> without its slow wander, the same shape."""
+        from scipy.signal import medfilt
+
+        width = int(self.seconds * sampling_rate) + 1
+        width += width % 2 == 0
+        return np.stack([lead - medfilt(lead, width) for lead in ecg])
+
+
+@dataclass(frozen=True)
+class Resample(RecordStep):
+    """Fourier resampling to ``to`` Hz."""
+
+    name: ClassVar[str] = "resample"
+    to: float
+
+    def output_rate(self, sampling_rate: float) -> float:
+        """``to``, whatever comes in."""
+        return self.to
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV -> (lead, time x to / sampling_rate), cut down to whole time points."""
+        from scipy.signal import resample
+
+        ratio = Fraction(self.to).limit_denominator(1000) / Fraction(sampling_rate).limit_denominator(1000)
+        return ecg if ratio == 1 else np.asarray(resample(ecg, int(ecg.shape[-1] * ratio), axis=-1))
+
+
+@dataclass(frozen=True)
+class Crop(Step):
+    """Cuts the window that the network sees; where from is the spec's `Windows`, how long its ``num_time_points``."""
+
+    name: ClassVar[str] = "crop"
+
+
+@dataclass(frozen=True)
+class ZScore(BatchStep):
+    """Mean 0 and (population) deviation 1 over ``axes``; ``eps`` is added to the deviation."""
+
+    name: ClassVar[str] = "z_score"
+    axes: Literal["record", "lead"] = "record"
+    eps: float = 1e-8
+
+    def __call__(self, ecg: Signal) -> Signal:
+        """``ecg`` (..., lead, time) -> normalised over leads and time together, or over time per lead."""
+        axis = (-2, -1) if self.axes == "record" else (-1,)
+        centred = ecg - ecg.mean(axis=axis, keepdims=True)  # type: ignore[call-overload]
+        deviation = (centred * centred).mean(axis=axis, keepdims=True) ** 0.5
+        return centred / (deviation + self.eps)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Standardise(BatchStep):
+    """One fixed mean (mV) taken away, one fixed deviation (mV) divided by."""
+
+    name: ClassVar[str] = "standardise"
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def __call__(self, ecg: Signal) -> Signal:
+        """``ecg`` (..., lead, time) in mV -> the same shape, in deviations."""
+        return (ecg - self.mean) / self.deviation
+
+
+STEPS: dict[str, type[Step]] = {
+    step.name: step for step in (Notch, Bandpass, SubtractMedian, Resample, Crop, ZScore, Standardise)
+}
+Chain = tuple[Step, ...]
+
+
+def chain_to_json(chain: Sequence[Step]) -> str:
+    """A chain as one line of JSON: ``[{"step": "notch", "frequency": 50.0, ...}, ...]``."""
+    return json.dumps([{"step": step.name, **asdict(step)} for step in chain])
+
+
+def chain_from_json(text: str) -> Chain:
+    """The chain that `chain_to_json` wrote.
+
+    Raises:
+        ValueError: for a step that this version does not know.
+    """
+    steps: list[dict[str, Any]] = json.loads(text)
+    unknown = sorted({step["step"] for step in steps} - STEPS.keys())
+    if unknown:
+        raise ValueError(
+            f"unknown preprocessing steps {unknown}, known are {sorted(STEPS)}: a newer version wrote this"
+        )
+    return tuple(STEPS[step["step"]](**{k: v for k, v in step.items() if k != "step"}) for step in steps)
+
+
+def run_record_chain(chain: Sequence[Step], ecg: NDArray[np.float64], record_rate: float) -> NDArray[np.float64]:
+    """Runs the steps before the crop over one record (lead, time) in mV, in float64."""
+    rate = record_rate
+    for step in chain:
+        assert isinstance(step, RecordStep)
+        ecg = step(ecg, rate)
+        rate = step.output_rate(rate)
+    return ecg
+
+
+def run_batch_chain(chain: Sequence[Step], ecg: Signal) -> Signal:
+    """Runs the steps behind the crop over windows (..., lead, time)."""
+    for step in chain:
+        assert isinstance(step, BatchStep)
+        ecg = step(ecg)
+    return ecg
+
+
+def rate_behind(chain: Sequence[Step], record_rate: float) -> float:
+    """Sampling rate in Hz behind all steps of ``chain``."""
+    for step in chain:
+        record_rate = step.output_rate(record_rate)
+    return record_rate
