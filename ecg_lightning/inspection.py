@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecg_lightning.chains import chain_to_json
-from ecg_lightning.data.labels import FOLDS, TASKS, label_counts
+from ecg_lightning.data.labels import label_counts
 from ecg_lightning.data.store import Store
 from ecg_lightning.errors import InputError, joined
 
@@ -66,8 +66,8 @@ def _print(summary: dict[str, Any]) -> None:
         facts.add_row(name, value)
     console.print(facts)
     console.print(_fold_table(summary))
-    for task in TASKS:
-        console.print(_task_table(task, summary["tasks"][task]))
+    for task, counts in summary["tasks"].items():
+        console.print(_task_table(task, counts))
 
 
 def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -93,23 +93,28 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
 def _fold_table(summary: dict[str, Any]) -> "Table":
     from rich.table import Table
 
-    table = Table("records", *map(str, FOLDS), "sum", title="Records per fold, and those with a label of each task")
-    table.add_row("all records", *_folds(summary["records_per_fold"]), str(summary["records"]))
-    for task in TASKS:
-        counts = summary["tasks"][task]
-        table.add_row(task, *_folds(counts["labelled_records_per_fold"]), str(counts["labelled_records"]))
+    per_fold = summary["records_per_fold"]
+    table = Table("records", *per_fold, "sum", title="Records per fold, and those that were judged for each task")
+    table.add_row("all records", *map(str, per_fold.values()), str(summary["records"]))
+    for task, counts in summary["tasks"].items():
+        labelled = counts["labelled_records_per_fold"]
+        table.add_row(task, *map(str, labelled.values()), str(counts["labelled_records"]))
     return table
 
 
 def _task_table(task: str, counts: dict[str, Any]) -> "Table":
     from rich.table import Table
 
-    table = Table("class", *map(str, FOLDS), "sum", title=f"{task}: {counts['n_classes']} classes, records per fold")
+    folds = [*counts["labelled_records_per_fold"]]
+    unknown = counts.get("unknown_per_class", {})
+    title = f"{task}: {counts['n_classes']} classes, records per fold"
+    table = Table("class", *folds, "sum", *(["unknown"] if unknown else []), title=title)
     for name in counts["classes"]:
         per_fold = counts["positives_per_class_per_fold"][name]
-        table.add_row(name, *_folds(per_fold), str(counts["positives_per_class"][name]))
+        table.add_row(
+            name,
+            *map(str, per_fold.values()),
+            str(counts["positives_per_class"][name]),
+            *([str(unknown[name])] if unknown else []),
+        )
     return table
-
-
-def _folds(counts: dict[str, int]) -> list[str]:
-    return [str(counts[str(fold)]) for fold in FOLDS]

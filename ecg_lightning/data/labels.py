@@ -1,13 +1,13 @@
-"""The six PTB-XL tasks: from SCP-ECG statements and their likelihoods to labels, and how often each occurs.
+"""Tasks: from statements and their likelihoods to labels, and how often each occurs; PTB-XL's six among them.
 
-A code counts when it is a key of ``scp_codes``, whatever its likelihood, 0 included (Strodthoff et al. 2020): PTB-XL
-writes 0 where the likelihood is unknown, which is the case for nearly all rhythm codes.
+A source states its tasks. In PTB-XL's, a code counts when it is a key of ``scp_codes``, whatever its likelihood, 0
+included (Strodthoff et al. 2020): PTB-XL writes 0 where the likelihood is unknown, as for nearly all rhythm codes.
 """
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,38 +19,105 @@ from numpy.typing import NDArray
 from ecg_lightning.errors import InputError, joined
 
 TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
+"""PTB-XL's; a store's own are its `Statements.tasks`."""
 ABSENT = 255
 """Likelihood of a statement that a record does not carry."""
+UNKNOWN = 254
+"""Likelihood of a statement of which nobody says whether a record carries it."""
+UNKNOWN_LABEL = 255
+"""Label, besides 0 and 1, of which a record's truth is not known: left out of loss and metrics."""
 SPLITS = {"train": tuple(range(1, 9)), "validation": (9,), "test": (10,)}
 FOLDS = tuple(range(1, 11))
 
 _KINDS = ("diagnostic", "form", "rhythm")
 _COLUMNS = (*_KINDS, "diagnostic_class", "diagnostic_subclass")
+_TASK_COLUMNS = ("task_names", "task_labels", "task_complete")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a source asks of its records.
+
+    Attributes:
+        label_of_statement: (statement,) the label that each statement gives, empty for none.
+        complete: whether a record without any label of the task is a known negative of them all, as in the columns of a
+            manifest; if not, it was not judged and is left out, as in PTB-XL's tasks.
+    """
+
+    label_of_statement: tuple[str, ...]
+    complete: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Statements:
-    """The SCP-ECG statements in the order of ``scp_statements.csv``; every field is (statement,).
+    """The statements of a source in its order, and its tasks by name.
 
-    ``subclass`` and ``superclass`` are empty where a statement is not diagnostic.
+    Attributes:
+        codes: (statement,) names of the statements.
+        tasks: by name, in the order in which they are shown; none where the source has no labels.
+        columns: what else the source says of each statement, (statement,) each; PTB-XL: diagnostic, form and rhythm
+            (bool), subclass and superclass (text).
     """
 
     codes: tuple[str, ...]
-    diagnostic: NDArray[np.bool_]
-    form: NDArray[np.bool_]
-    rhythm: NDArray[np.bool_]
-    subclass: tuple[str, ...]
-    superclass: tuple[str, ...]
+    tasks: Mapping[str, Task]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def of_ptbxl(self) -> bool:
+        """Whether these are PTB-XL's own."""
+        return set(_KINDS) <= self.columns.keys()
 
     def to_columns(self) -> dict[str, NDArray[Any]]:
-        """The fields as arrays by name, for the store."""
-        return {name: np.asarray(getattr(self, name)) for name in self.__dataclass_fields__}
+        """All of it as arrays by name, for the store; of the tasks their names, labels and completeness."""
+        labels = [task.label_of_statement for task in self.tasks.values()]
+        return {
+            "codes": np.array(self.codes, np.str_),
+            **self.columns,
+            "task_names": np.array([*self.tasks], np.str_),
+            "task_labels": np.array(labels, np.str_).reshape(len(self.tasks), len(self.codes)),
+            "task_complete": np.array([task.complete for task in self.tasks.values()], np.bool_),
+        }
 
     @classmethod
-    def from_columns(cls, columns: dict[str, NDArray[Any]]) -> "Statements":
-        """What `to_columns` gave."""
-        names = {name: tuple(map(str, columns[name])) for name in ("codes", "subclass", "superclass")}
-        return cls(**names, **{kind: columns[kind].astype(bool) for kind in _KINDS})  # type: ignore[arg-type]
+    def from_columns(cls, columns: Mapping[str, NDArray[Any]]) -> "Statements":
+        """What `to_columns` gave; of a store made before sources stated their tasks, PTB-XL's six."""
+        codes = tuple(map(str, columns["codes"]))
+        if "task_names" not in columns:
+            flags = {kind: columns[kind].astype(bool) for kind in _KINDS}
+            return ptbxl_statements(codes, flags, columns["subclass"].tolist(), columns["superclass"].tolist())
+        rest = {name: column for name, column in columns.items() if name not in ("codes", *_TASK_COLUMNS)}
+        names, labels, complete = (columns[name] for name in _TASK_COLUMNS)
+        tasks = {
+            str(name): Task(tuple(map(str, row)), bool(whole))
+            for name, row, whole in zip(names, labels, complete, strict=True)
+        }
+        return cls(codes, tasks, rest)
+
+
+def ptbxl_statements(
+    codes: Sequence[str], flags: Mapping[str, NDArray[np.bool_]], subclass: Sequence[str], superclass: Sequence[str]
+) -> Statements:
+    """PTB-XL's statements and its six tasks, of which a record without a label is left out.
+
+    ``flags`` tells for ``diagnostic``, ``form`` and ``rhythm`` which statements (statement,) are of that kind;
+    ``subclass`` and ``superclass`` are empty where a statement is not diagnostic.
+    """
+    every, diagnostic = np.ones(len(codes), bool), flags["diagnostic"]
+    given = {
+        "all": (codes, every),
+        "diagnostic": (codes, diagnostic),
+        "subdiagnostic": (subclass, diagnostic),
+        "superdiagnostic": (superclass, diagnostic),
+        "form": (codes, flags["form"]),
+        "rhythm": (codes, flags["rhythm"]),
+    }
+    tasks = {
+        task: Task(tuple(name if counts else "" for name, counts in zip(*given[task], strict=True)), complete=False)
+        for task in TASKS
+    }
+    texts = {"subclass": np.array(subclass, np.str_), "superclass": np.array(superclass, np.str_)}
+    return Statements(tuple(codes), tasks, {**{kind: flags[kind] for kind in _KINDS}, **texts})
 
 
 def read_statements(csv_path: str | Path) -> Statements:
@@ -81,11 +148,11 @@ def read_statements(csv_path: str | Path) -> Statements:
     ]
     if problems or not codes:
         raise InputError(f"{path}: {joined(problems) or 'it has no rows'}; take the file that ships with PTB-XL")
-    return Statements(
-        codes=tuple(codes),
-        **{kind: np.array([row[kind] in ("1", "1.0") for row in rows]) for kind in _KINDS},
-        subclass=tuple(row["diagnostic_subclass"].strip() for row in rows),
-        superclass=tuple(row["diagnostic_class"].strip() for row in rows),
+    return ptbxl_statements(
+        codes,
+        {kind: np.array([row[kind] in ("1", "1.0") for row in rows]) for kind in _KINDS},
+        [row["diagnostic_subclass"].strip() for row in rows],
+        [row["diagnostic_class"].strip() for row in rows],
     )
 
 
@@ -95,46 +162,61 @@ def class_names(statements: Statements, task: str) -> tuple[str, ...]:
     Raises:
         InputError: for an unknown task.
     """
-    return tuple(sorted({name for name in _label_of_statement(statements, task) if name}))
+    return tuple(sorted({name for name in _task(statements, task).label_of_statement if name}))
 
 
 def task_labels(
     likelihood: NDArray[np.uint8], statements: Statements, task: str, min_likelihood: float = 0.0
 ) -> NDArray[np.uint8]:
-    """Labels of ``task``: ``likelihood`` (record, statement), 255 where absent -> 0 or 1, (record, label).
+    """Labels of ``task``: ``likelihood`` (record, statement), 255 where absent, 254 where unknown -> (record, label).
 
-    Statements below ``min_likelihood`` (0 to 100) are left out; at the default 0 every statement counts. A record
-    without any label of the task has a row of zeros: the benchmark drops it from that task.
+    A label is 1 if any of its statements is present, 255 (unknown) if none is and any is unknown, 0 otherwise.
+    Statements below ``min_likelihood`` (0 to 100) are left out; at the default 0 every statement counts.
 
     Raises:
         InputError: for an unknown task, or ``min_likelihood`` outside 0 to 100.
     """
     if not 0 <= min_likelihood <= 100:
         raise InputError(f"min_likelihood is {min_likelihood:g}, it lies from 0 to 100: --data.min_likelihood 0")
-    names = class_names(statements, task)
-    membership = np.zeros((len(statements.codes), len(names)), np.float32)
-    for statement, name in enumerate(_label_of_statement(statements, task)):
+    place = {name: column for column, name in enumerate(class_names(statements, task))}
+    membership = np.zeros((len(statements.codes), len(place)), np.float32)
+    for statement, name in enumerate(_task(statements, task).label_of_statement):
         if name:
-            membership[statement, names.index(name)] = 1
-    present = (likelihood != ABSENT) & (likelihood >= min_likelihood)
-    counts: NDArray[np.float32] = present.astype(np.float32) @ membership
-    return (counts > 0).astype(np.uint8)
+            membership[statement, place[name]] = 1
+    present = (likelihood <= 100) & (likelihood >= min_likelihood)
+    labels: NDArray[np.uint8] = _any_of(present, membership).astype(np.uint8)
+    unknown = likelihood == UNKNOWN
+    if unknown.any():
+        labels[_any_of(unknown, membership) & (labels == 0)] = UNKNOWN_LABEL
+    return labels
 
 
-def _label_of_statement(statements: Statements, task: str) -> tuple[str, ...]:
-    """The label that each statement gives in ``task``; empty for none."""
-    if task not in TASKS:
-        raise InputError(f"unknown task {task!r}, known are {', '.join(TASKS)}: --data.task superdiagnostic")
-    codes = statements.codes
-    names, counts = {
-        "all": (codes, np.ones(len(codes), bool)),
-        "diagnostic": (codes, statements.diagnostic),
-        "subdiagnostic": (statements.subclass, statements.diagnostic),
-        "superdiagnostic": (statements.superclass, statements.diagnostic),
-        "form": (codes, statements.form),
-        "rhythm": (codes, statements.rhythm),
-    }[task]
-    return tuple(name if counted else "" for name, counted in zip(names, counts, strict=True))
+def _any_of(holds: NDArray[np.bool_], membership: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(record, label): whether ``holds`` (record, statement) for any of a label's statements."""
+    counts: NDArray[np.float32] = holds.astype(np.float32) @ membership
+    return counts > 0
+
+
+def labelled(labels: NDArray[np.uint8], statements: Statements, task: str) -> NDArray[np.bool_]:
+    """Which records (record,) were judged for ``task``: those that training, validation and test use.
+
+    ``labels`` (record, label) as `task_labels` gives them. In a complete task a record with any known label was judged,
+    in an incomplete one a record with any positive: the PTB-XL benchmark drops the others from that task.
+    """
+    judged = labels != UNKNOWN_LABEL if _task(statements, task).complete else labels == 1
+    return np.asarray(judged.any(axis=1))
+
+
+def _task(statements: Statements, task: str) -> Task:
+    if not statements.tasks:
+        raise InputError(
+            f"no task {task!r}: the store has no labels, so nothing can be fitted or tested on it; make one from a "
+            "source with labels, such as a manifest: ecg-lightning prepare --source MANIFEST.csv"
+        )
+    if task not in statements.tasks:
+        example = "superdiagnostic" if "superdiagnostic" in statements.tasks else next(iter(statements.tasks))
+        raise InputError(f"unknown task {task!r}, known are {', '.join(statements.tasks)}: --data.task {example}")
+    return statements.tasks[task]
 
 
 def label_counts(
@@ -143,49 +225,60 @@ def label_counts(
     strat_fold: NDArray[np.integer[Any]],
     patient_id: NDArray[np.integer[Any]],
 ) -> dict[str, Any]:
-    """Records, patients and labels per fold and split for all six tasks, as plain numbers ready for JSON.
+    """Records, patients and labels per fold and split for every task, as plain numbers ready for JSON.
 
-    Takes ``likelihood`` (record, statement), ``strat_fold`` and ``patient_id`` (record,).
+    Takes ``likelihood`` (record, statement), ``strat_fold`` and ``patient_id`` (record,). The folds are those that
+    occur, and 1 to 10 for PTB-XL. Unknown labels are counted where a task has some.
     """
-    in_fold = np.stack([strat_fold == fold for fold in FOLDS])
+    folds = FOLDS if statements.of_ptbxl else tuple(np.unique(strat_fold).tolist())
+    in_fold = strat_fold == np.array(folds, strat_fold.dtype)[:, np.newaxis]
     return {
         "records": len(strat_fold),
         "patients": len(np.unique(patient_id)),
         "splits": {split: list(folds) for split, folds in SPLITS.items()},
-        "records_per_fold": _per_fold(in_fold.sum(axis=1)),
-        "records_per_split": _per_split(in_fold.sum(axis=1)),
-        "tasks": {task: _task_counts(likelihood, statements, task, in_fold) for task in TASKS},
+        "records_per_fold": _per_fold(folds, in_fold.sum(axis=1)),
+        "records_per_split": _per_split(folds, in_fold.sum(axis=1)),
+        "tasks": {task: _task_counts(likelihood, statements, task, folds, in_fold) for task in statements.tasks},
     }
 
 
 def _task_counts(
-    likelihood: NDArray[np.uint8], statements: Statements, task: str, in_fold: NDArray[np.bool_]
+    likelihood: NDArray[np.uint8],
+    statements: Statements,
+    task: str,
+    folds: Sequence[int],
+    in_fold: NDArray[np.bool_],
 ) -> dict[str, Any]:
     names = class_names(statements, task)
     labels = task_labels(likelihood, statements, task)
-    positives = in_fold.astype(np.int64) @ labels.astype(np.int64)  # (fold, label)
-    has_label = labels.any(axis=1)
-    labelled = (in_fold & has_label).sum(axis=1)
-    return {
+    positives = in_fold.astype(np.int64) @ (labels == 1).astype(np.int64)  # (fold, label)
+    judged = labelled(labels, statements, task)
+    per_fold = (in_fold & judged).sum(axis=1)
+    counts = {
         "n_classes": len(names),
         "classes": list(names),
         "positives_per_class": dict(zip(names, positives.sum(axis=0).tolist(), strict=True)),
-        "positives_per_class_per_fold": {name: _per_fold(positives[:, i]) for i, name in enumerate(names)},
-        "positives_per_class_per_split": {name: _per_split(positives[:, i]) for i, name in enumerate(names)},
+        "positives_per_class_per_fold": {name: _per_fold(folds, positives[:, i]) for i, name in enumerate(names)},
+        "positives_per_class_per_split": {name: _per_split(folds, positives[:, i]) for i, name in enumerate(names)},
         "label_assignments": int(positives.sum()),
-        "labelled_records": int(has_label.sum()),
-        "unlabelled_records": int((~has_label).sum()),
-        "labelled_records_per_fold": _per_fold(labelled),
-        "labelled_records_per_split": _per_split(labelled),
+        "labelled_records": int(judged.sum()),
+        "unlabelled_records": int((~judged).sum()),
+        "labelled_records_per_fold": _per_fold(folds, per_fold),
+        "labelled_records_per_split": _per_split(folds, per_fold),
     }
+    unknown = (labels == UNKNOWN_LABEL).sum(axis=0)
+    return {**counts, "unknown_per_class": dict(zip(names, unknown.tolist(), strict=True))} if unknown.any() else counts
 
 
-def _per_fold(counts: NDArray[np.integer[Any]]) -> dict[str, int]:
-    return {str(fold): int(count) for fold, count in zip(FOLDS, counts, strict=True)}
+def _per_fold(folds: Sequence[int], counts: NDArray[np.integer[Any]]) -> dict[str, int]:
+    return {str(fold): int(count) for fold, count in zip(folds, counts, strict=True)}
 
 
-def _per_split(counts: NDArray[np.integer[Any]]) -> dict[str, int]:
-    return {split: int(sum(counts[fold - 1] for fold in folds)) for split, folds in SPLITS.items()}
+def _per_split(folds: Sequence[int], counts: NDArray[np.integer[Any]]) -> dict[str, int]:
+    return {
+        split: sum(int(count) for fold, count in zip(folds, counts, strict=True) if fold in of_split)
+        for split, of_split in SPLITS.items()
+    }
 
 
 @cache

@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from ecg_lightning.data.labels import (
     ABSENT,
     TASKS,
+    UNKNOWN,
+    UNKNOWN_LABEL,
     Statements,
+    Task,
     check_whole_ptbxl,
     class_names,
     label_counts,
+    labelled,
     ptbxl_103_counts,
     read_statements,
     task_labels,
@@ -102,9 +106,57 @@ def test_a_minimum_likelihood_outside_0_to_100_is_refused_with_the_flag():
 
 def test_statements_survive_the_way_into_columns_and_back():
     back = Statements.from_columns(STATEMENTS.to_columns())
-    for task in TASKS:
-        assert class_names(back, task) == class_names(STATEMENTS, task)
-    assert back.codes == STATEMENTS.codes
+    assert (back.codes, back.tasks) == (STATEMENTS.codes, STATEMENTS.tasks)
+    assert back.of_ptbxl
+    for name, column in STATEMENTS.columns.items():
+        assert np.array_equal(back.columns[name], column)
+
+
+def test_columns_of_a_store_without_tasks_give_those_of_ptbxl():
+    former = {name: column for name, column in STATEMENTS.to_columns().items() if not name.startswith("task_")}
+    assert Statements.from_columns(former).tasks == STATEMENTS.tasks
+
+
+def test_a_source_without_labels_survives_as_well_and_its_tasks_are_refused_with_the_reason():
+    back = Statements.from_columns(Statements((), {}).to_columns())
+    assert (back.codes, back.tasks, back.of_ptbxl) == ((), {}, False)
+    with pytest.raises(InputError, match=r"no task 'all': the store has no labels.*prepare --source MANIFEST\.csv"):
+        class_names(back, "all")
+
+
+OWN = Statements(
+    ("a", "a2", "b"), {"mine": Task(("A", "A", "B"), complete=True), "judged": Task(("A", "A", ""), complete=False)}
+)
+
+
+@given(cells=st.lists(st.tuples(*[st.sampled_from([ABSENT, UNKNOWN, 0, 30, 100])] * 3), min_size=1, max_size=6))
+def test_a_label_is_positive_by_any_statement_unknown_by_any_unknown_and_negative_otherwise(cells):
+    labels = task_labels(np.array(cells, np.uint8), OWN, "mine", 30)
+    for (a, a2, b), row in zip(cells, labels.tolist(), strict=True):
+        for label, values in zip(row, ((a, a2), (b,)), strict=True):
+            present = any(30 <= value <= 100 for value in values)
+            assert label == (1 if present else UNKNOWN_LABEL if UNKNOWN in values else 0)
+
+
+def test_a_complete_task_keeps_known_negatives_an_incomplete_one_leaves_them_out():
+    likelihood = np.array([[255, 255, 255], [254, 255, 254], [254, 254, 254], [255, 100, 254], [254, 0, 254]], np.uint8)
+    kept = {task: labelled(task_labels(likelihood, OWN, task), OWN, task).tolist() for task in OWN.tasks}
+    assert kept == {"mine": [True, False, False, True, True], "judged": [False, False, False, True, True]}
+
+
+def test_an_unknown_task_lists_those_of_the_store():
+    with pytest.raises(InputError, match=r"unknown task 'all', known are mine, judged: --data\.task mine"):
+        task_labels(np.zeros((1, 3), np.uint8), OWN, "all")
+
+
+def test_counts_are_over_the_folds_that_occur_and_tell_the_unknown():
+    likelihood = np.array([[255, 255, 100], [254, 255, 254], [254, 254, 254]], np.uint8)
+    counts = label_counts(likelihood, OWN, np.array([0, 12, 12], np.int8), np.array([1, 2, 2]))
+    assert counts["records_per_fold"] == {"0": 1, "12": 2}
+    mine = counts["tasks"]["mine"]
+    assert mine["positives_per_class_per_fold"] == {"A": {"0": 0, "12": 0}, "B": {"0": 1, "12": 0}}
+    assert mine["unknown_per_class"] == {"A": 2, "B": 2}
+    assert (mine["labelled_records"], mine["label_assignments"]) == (1, 1)
 
 
 @pytest.mark.parametrize(("folder", "part"), [("ptbxl", None), ("ptbxl500", "excerpt_500hz")])
