@@ -58,19 +58,20 @@ def make_ways(source: Path, sampling_rate: int, folder: Path) -> dict[str, Batch
         str(store), batch_size=BATCH, keep="all", train_folds=range(1, 11), val_folds=(), test_folds=()
     )
     data.use_signal(signal)
+    opened = data.stores.stores[0]
     rows = data.rows("train")
     paths = [
         str(source / name)
         for name in read_table(source).filenames["filename_lr" if sampling_rate == 100 else "filename_hr"]
     ]
-    signals = np.array(data.store.signals()) * np.float32(data.store.millivolts_per_unit)
+    signals = np.array(opened.signals()) * np.float32(opened.millivolts_per_unit)
     for row, ecg in enumerate(signals):
         np.save(folder / f"{row}.npy", ecg)
     with h5py.File(folder / "gzip.h5", "w") as file:
         file.create_dataset("ecg", data=signals, chunks=(1, *signals.shape[1:]), compression="gzip")
     gzip = h5py.File(folder / "gzip.h5", "r")["ecg"]
-    bare = data.store.signals()
-    unit = np.float32(data.store.millivolts_per_unit)
+    bare = opened.signals()
+    unit = np.float32(opened.millivolts_per_unit)
 
     def order(seed: int) -> list[np.ndarray]:
         shuffled = rows[np.random.default_rng((data.seed, seed)).permutation(len(rows))]

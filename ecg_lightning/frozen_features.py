@@ -5,6 +5,7 @@ bit whether a run was resumed or not.
 """
 
 import logging
+import math
 
 import torch
 from lightning.pytorch import Trainer
@@ -14,18 +15,26 @@ from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.errors import UsageError
 
 log = logging.getLogger(__name__)
+MOST_GIB = 4.0
+"""Of features; a fixed bound, so that a resumed run takes the same way as the one before it."""
 
 
 def precompute_features(trainer: Trainer, classifier: ECGClassifier) -> None:
     """One pass over the training and validation records; the loaders then leave their signals out. Collective.
 
-    Does nothing, and says so, where a random window precedes the backbone.
+    Does nothing, and says so, where a random window precedes the backbone, or where they would fill the memory.
     """
     data = _data_module(trainer)
     if not data.inputs_are_fixed:
         log.info("the probe sees windows of longer records: its features are computed in every epoch anew")
         return
-    size = (data.store.num_records, classifier.backbone.feature_dim)
+    size = (data.stores.num_records, classifier.backbone.feature_dim)
+    gib = math.prod(size) * classifier.head.weight.itemsize / 2**30
+    if gib > MOST_GIB:
+        log.info(
+            "features of %d records would take %.1f GiB, at most %g are kept: computed anew", size[0], gib, MOST_GIB
+        )
+        return
     features = torch.zeros(size, dtype=classifier.head.weight.dtype, device=classifier.device)
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         for batch in data.feature_loader():

@@ -40,15 +40,16 @@ def write_results(run: RunFolder, split: str, trainer: Trainer, checkpoint: Path
     path = run.predictions / f"{name}.npz"
     if path.exists() and not overwrite:
         _refuse_other(path, meta)
-    records, rows = data.store.records, scores.index.numpy()
+    stores, rows = data.stores, scores.index.numpy()
     Predictions(
-        record_id=records["ecg_id"][rows].astype(np.int64),
-        patient_id=records["patient_id"][rows].astype(np.int64),
-        fold=records["strat_fold"][rows].astype(np.int8),
+        record_id=stores.take("ecg_id", rows).astype(np.int64),
+        patient_id=stores.take("patient_id", rows).astype(np.int64),
+        fold=stores.take("strat_fold", rows).astype(np.int8),
         probabilities=scores.probabilities.numpy(),
         labels=scores.labels.numpy(),
         label_names=scores.label_names,
         meta=meta,
+        store=stores.store_of(rows)[0].astype(np.int16) if len(stores.stores) > 1 else None,
     ).save(path)
     write_json(run.path / f"metrics_{name}.json", {**_metrics(scores), "meta": meta})
     _say(name, scores)
@@ -64,7 +65,8 @@ def _refuse_other(path: Path, meta: dict[str, Any]) -> None:
 def _name(run: RunFolder, split: str, meta: dict[str, Any], checkpoint: Path) -> str:
     parts = [split]
     if run.store_sha256 not in (None, meta["store_sha256"]):
-        parts.append(Path(meta["store"]).stem)
+        first, *more = [meta["store"]] if isinstance(meta["store"], str) else meta["store"]
+        parts.append(f"{Path(first).stem}+{len(more)}" if more else Path(first).stem)
     if checkpoint.resolve() != run.best_checkpoint().resolve():
         parts.append(checkpoint.stem)
     return "-".join(parts)
@@ -80,8 +82,8 @@ def _meta(split: str, data: PTBXLDataModule, checkpoint: Path) -> dict[str, Any]
         "min_likelihood": data.min_likelihood,
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": file_sha256(checkpoint),
-        "store": str(data.store.path),
-        "store_sha256": data.store.attributes["sha256"],
+        "store": data.stores.paths[0] if len(data.stores.paths) == 1 else data.stores.paths,
+        "store_sha256": data.stores.sha256,
         "ecg_lightning": ecg_lightning.__version__,
         "note": NO_DEVICE,
     }

@@ -159,10 +159,15 @@ class RunCLI(LightningCLI):
         config = self.config.clone()
         for name in _OF_THE_CALL:
             config.pop(name, None)
-        config.data.store = str(Path(config.data.store).resolve())  # a run is read from any folder
+        store = config.data.store  # a run is read from any folder
+        config.data.store = _absolute(store) if isinstance(store, str) else [_absolute(one) for one in store]
         if config.model.weights is not None:
-            config.model.weights = str(Path(config.model.weights).resolve())
+            config.model.weights = _absolute(config.model.weights)
         return str(self.parser.dump(config, format=format, skip_none=False, skip_validation=True))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve())
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:

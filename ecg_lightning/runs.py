@@ -169,7 +169,7 @@ class RunFolder:
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
             return None
 
-    def write_environment(self, store: str, store_sha256: str) -> None:
+    def write_environment(self, stores: list[str], store_sha256: str) -> None:
         """Versions, machine, command and store, for whoever asks later how this came about."""
         import torch
 
@@ -184,7 +184,7 @@ class RunFolder:
                 "packages": {name: version(name) for name in packages},
                 "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
                 "threads": torch.get_num_threads(),
-                "store": store,
+                "store": stores[0] if len(stores) == 1 else stores,
                 "store_sha256": store_sha256,
                 "note": NO_DEVICE,
             },

@@ -104,8 +104,8 @@ def _judge_best(cli: RunCLI) -> None:
 def _write_config(cli: RunCLI) -> None:
     with whole_file(cli.run_folder.config) as temporary:
         temporary.write_text(cli.run_config())
-    store = cli.datamodule.store
-    cli.run_folder.write_environment(str(store.path.resolve()), store.attributes["sha256"])
+    stores = cli.datamodule.stores
+    cli.run_folder.write_environment([str(Path(path).resolve()) for path in stores.paths], stores.sha256)
     for logger in cli.trainer.loggers:
         logger.log_hyperparams(json.loads(cli.run_config("json")))
 

@@ -117,7 +117,7 @@ def test_balanced_weights_are_negatives_over_positives_of_the_training_split(tin
 
 def test_a_label_without_positives_has_a_finite_weight(tiny_store):
     data = tiny_data(tiny_store)
-    data.labels[:, 1] = 0
+    data.task_labels[0].labels[:, 1] = 0
     classifier = on_stage(tiny_classifier(pos_weight="balanced"), datamodule=data)
     classifier.setup("fit")
     assert classifier.pos_weight[1] == len(data.rows("train"))

@@ -7,7 +7,7 @@ import time
 import jsonargparse
 import pytest
 import yaml
-from tiny import of_lightning
+from tiny import of_lightning_cli
 
 import ecg_lightning
 from ecg_lightning import training
@@ -16,15 +16,7 @@ from ecg_lightning.cli import COMMANDS, main
 from ecg_lightning.config_names import config_folder, find_config, settled_arguments, shipped_configs
 from ecg_lightning.errors import UsageError
 
-pytestmark = [
-    *of_lightning,
-    # Lightning 2.6 calls jsonargparse by names that 4.49 deprecates; we stay below 5.
-    pytest.mark.filterwarnings("ignore:[\\s\\S]*(deprecated in v4|JsonargparseDeprecationWarning)"),
-    # `test` and `validate` have no use for the callback that writes checkpoints.
-    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
-    # A resume inside an epoch: the data module takes the position up.
-    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
-]
+pytestmark = of_lightning_cli
 
 CONFIGS = shipped_configs()
 BACKBONES = [name for name in CONFIGS if name.startswith("backbone/")]

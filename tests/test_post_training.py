@@ -199,6 +199,18 @@ def test_random_windows_are_never_precomputed_and_it_is_said(tiny_store, tmp_pat
     assert "features are computed in every epoch anew" in caplog.text
 
 
+def test_features_that_would_fill_the_memory_are_not_kept_and_it_is_said(tiny_store, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(
+        "ecg_lightning.frozen_features.MOST_GIB", 79 * 12 * 4 / 2**30
+    )  # 80 records of 12 float32 features
+    classifier, calls = tiny_classifier(), []
+    classifier.backbone.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    with caplog.at_level(logging.INFO, "ecg_lightning"):
+        train(tmp_path, tiny_store, plan(2, 0), classifier=classifier)
+    assert sum(calls) == 2 * (64 + 8)
+    assert "features of 80 records would take" in caplog.text
+
+
 def test_a_test_behind_a_probe_sees_the_signals_of_its_own_records(tiny_store, tmp_path):
     data = tiny_data(tiny_store)
     trainer, classifier = train(tmp_path, tiny_store, plan(1, 0), data=data)

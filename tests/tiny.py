@@ -37,6 +37,17 @@ of_lightning = [
 ]
 """Warnings of the trainer that `ecg_lightning.screen` hides from users as well: ``pytestmark = of_lightning``."""
 
+of_lightning_cli = [
+    *of_lightning,
+    # Lightning 2.6 calls jsonargparse by names that 4.49 deprecates; we stay below 5.
+    pytest.mark.filterwarnings("ignore:[\\s\\S]*(deprecated in v4|JsonargparseDeprecationWarning)"),
+    # `test` and `validate` have no use for the callback that writes checkpoints.
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
+    # A resume inside an epoch: the data module takes the position up.
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
+]
+"""The same for tests of the command line."""
+
 
 class NormNet(Backbone):
     """Two residual convolutions with batch statistics and dropout: what must rest while it is frozen."""
@@ -93,8 +104,9 @@ def norm_net() -> NormNet:
     return NormNet()
 
 
-def tiny_data(store: Path, **arguments: Any) -> PTBXLDataModule:
-    return PTBXLDataModule(str(store), **{"task": "superdiagnostic", "batch_size": BATCH_SIZE, **arguments})
+def tiny_data(store: Path | list[Path], **arguments: Any) -> PTBXLDataModule:
+    named = [str(one) for one in store] if isinstance(store, list) else str(store)
+    return PTBXLDataModule(named, **{"task": "superdiagnostic", "batch_size": BATCH_SIZE, **arguments})
 
 
 def tiny_classifier(backbone: Backbone | None = None, num_labels: int = 5, **arguments: Any) -> ECGClassifier:

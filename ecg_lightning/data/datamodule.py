@@ -13,28 +13,39 @@ from torch.utils.data import DataLoader
 from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.dataset import ECGDataset
-from ecg_lightning.data.labels import class_names, task_labels
-from ecg_lightning.data.sampler import EvaluationBatches, FixedChunks, Rows, TrainingBatches
-from ecg_lightning.data.store import Store
+from ecg_lightning.data.sampler import (
+    SHUFFLE_RECORDS,
+    EvaluationBatches,
+    FixedChunks,
+    Order,
+    Rows,
+    Shuffled,
+    TrainingBatches,
+    Weighted,
+)
+from ecg_lightning.data.splits import Split, TaskLabels, fraction_of_patients
+from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.progress import next_position
 from ecg_lightning.signals import SignalSpec
 
 log = logging.getLogger(__name__)
-Task = Literal["all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm"]
 FEATURE_CHUNK = 64
 
 
 class PTBXLDataModule(LightningDataModule):
-    """PTB-XL, or any store, split by its folds: 1-8 train, 9 validates, 10 tests unless told otherwise.
+    """PTB-XL, or any stores, split by their folds: 1-8 train, 9 validates, 10 tests unless told otherwise.
 
     Args:
-        store: the file that `ecg-lightning prepare` wrote.
-        task: which labels: all (71), diagnostic (44), subdiagnostic (23), superdiagnostic (5), form (19), rhythm (12).
+        store: the file that `ecg-lightning prepare` wrote, a glob, or a list of either: all of them are one data set.
+        task: which labels; PTB-XL has all (71), diagnostic (44), subdiagnostic (23), superdiagnostic (5), form (19),
+            rhythm (12), another source its own (`inspect STORE` lists them).
         batch_size: records of a global batch, split over the processes.
         train_folds: values of strat_fold to train on.
         val_folds: to validate on.
         test_folds: to test on; read by `test` alone.
+        weights: of the entries of `store` in training: how often their records are drawn, whatever their number.
+        shuffle_records: records that are mixed at a time; a data set up to this size is shuffled as a whole.
         train_fraction: share of the training patients that is used; a smaller share lies inside a larger one.
         min_likelihood: a statement counts from this likelihood on (0 to 100); 0 as in the PTB-XL benchmark.
         keep: `labelled` drops the records without a label of the task, as the benchmark does; `all` keeps them.
@@ -44,13 +55,15 @@ class PTBXLDataModule(LightningDataModule):
 
     def __init__(
         self,
-        store: str,
-        task: Task = "all",
+        store: list[str] | str,
+        task: str = "all",
         *,
         batch_size: int = 256,
         train_folds: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 8),
         val_folds: Sequence[int] = (9,),
         test_folds: Sequence[int] = (10,),
+        weights: Sequence[float] | None = None,
+        shuffle_records: int = SHUFFLE_RECORDS,
         train_fraction: float = 1.0,
         min_likelihood: float = 0.0,
         keep: Literal["labelled", "all"] = "labelled",
@@ -58,18 +71,33 @@ class PTBXLDataModule(LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        self.store = Store(store)
+        self.stores = StoreSet(store)
         self.task, self.batch_size, self.num_workers, self.seed = task, batch_size, num_workers, seed
         self.folds = {"train": tuple(train_folds), "val": tuple(val_folds), "test": tuple(test_folds)}
         self.train_fraction, self.keep, self.min_likelihood = train_fraction, keep, min_likelihood
-        _check_folds(self.folds)
-        if not 0 < train_fraction <= 1:
-            raise UsageError(f"data.train_fraction is {train_fraction}, it must lie in 0..1, 0 left out")
-        self.label_names: tuple[str, ...] = class_names(self.store.statements, task)
-        self.labels: NDArray[np.uint8] = task_labels(self.store.likelihood, self.store.statements, task, min_likelihood)
+        self.weights = tuple(weights) if weights is not None else None
+        self.shuffle_records = shuffle_records
+        self._check()
+        self.task_labels = TaskLabels(self.stores, task, min_likelihood)
+        self.label_names: tuple[str, ...] = self.task_labels.names
         self.signal: SignalSpec | None = None
         self._datasets: dict[bool, ECGDataset] = {}
+        self._splits: dict[tuple[str, int | None], Split] = {}
         self._position = (0, 0)
+
+    def _check(self) -> None:
+        _check_folds(self.folds)
+        if not 0 < self.train_fraction <= 1:
+            raise UsageError(f"data.train_fraction is {self.train_fraction}, it must lie in 0..1, 0 left out")
+        if self.shuffle_records < 1:
+            raise UsageError(f"data.shuffle_records is {self.shuffle_records}, it must be 1 or more")
+        if self.weights is None:
+            return
+        if len(self.weights) != self.stores.num_sources or min(self.weights) < 0 or not sum(self.weights):
+            raise UsageError(
+                f"data.weights is {list(self.weights)}, it takes one weight of 0 or more for each of the "
+                f"{self.stores.num_sources} entries of data.store, not all of them 0"
+            )
 
     # --- set-up ---
 
@@ -89,51 +117,53 @@ class PTBXLDataModule(LightningDataModule):
 
     def use_signal(self, signal: SignalSpec, backbone: str = "NAME") -> "PTBXLDataModule":
         """Sets what the network called ``backbone`` takes; to be called by hand where there is no trainer."""
-        misfits = signal.misfits(self.store.stored)
+        misfits = self.stores.misfits(signal)
         if misfits:
             raise InputError(
-                f"{self.store.path} does not fit {backbone}: {'; '.join(misfits)}. Make the right one: "
+                f"{self.stores.name} does not fit {backbone}: {'; '.join(misfits)}. Make the right one: "
                 f"ecg-lightning prepare --source PTBXL_DIR --output STORE --backbone {backbone}"
                 " (with --sizes, where its signal is not that of its defaults)"
             )
         self.signal = signal
         self._datasets = {
-            training: ECGDataset(self.store, signal, self.labels, training=training, seed=self.seed)
+            training: ECGDataset(self.task_labels, signal, training=training, seed=self.seed)
             for training in (True, False)
         }
         return self
 
-    def rows(self, split: str) -> Rows:
-        """Places in the store of a split's records, in its order."""
-        in_folds = np.isin(self.store.records["strat_fold"], self.folds[split])
-        if self.keep == "labelled":
-            in_folds &= self.labels.any(axis=1)
-        rows: Rows = np.flatnonzero(in_folds)
-        if split == "train" and self.train_fraction < 1:
-            rows = self._fraction(rows)
-        if not len(rows):
-            raise InputError(
-                f"no record of {self.store.path} lies in {split}_folds {list(self.folds[split])} with a label of task "
-                f"{self.task}; the store has folds {sorted(set(self.store.records['strat_fold'].tolist()))}: set "
-                f"--data.{split}_folds"
-            )
-        return rows
+    def split(self, name: str, source: int | None = None) -> Split:
+        """The records of ``train``, ``val`` or ``test``, of one source alone if it is named.
 
-    def _fraction(self, rows: Rows) -> Rows:
-        """The first patients of one seeded order: nested, and never a patient in part."""
-        patients = self.store.records["patient_id"]
-        order = np.random.default_rng(self.seed).permutation(np.unique(patients[rows]))
-        return rows[np.isin(patients[rows], order[: max(1, round(self.train_fraction * len(order)))])]
+        Raises:
+            InputError: when there is none.
+        """
+        if (name, source) not in self._splits:
+            found = Split(self.task_labels, self.folds[name], self.keep == "labelled", source)
+            if name == "train" and self.train_fraction < 1:
+                found = fraction_of_patients(found, self.train_fraction, self.seed)
+            if not len(found):
+                of = "" if source is None else f" (entry {source + 1} of data.store, which has a weight of its own)"
+                raise InputError(
+                    f"no record of {self.stores.name}{of} lies in {name}_folds {list(self.folds[name])} with a label "
+                    f"of task {self.task}; there are folds {self.stores.folds}: set --data.{name}_folds"
+                )
+            self._splits[name, source] = found
+        return self._splits[name, source]
+
+    def rows(self, split: str) -> Rows:
+        """Places in the data set of a split's records, in its order."""
+        return self.split(split).all_rows()
 
     def _say(self, split: str) -> None:
-        rows, folds = self.rows(split), self.folds[split]
-        unlabelled = int(np.isin(self.store.records["strat_fold"], folds).sum() - len(rows)) if split != "train" else 0
+        found, folds = self.split(split), self.folds[split]
+        every = Split(self.task_labels, folds, False)
+        unlabelled = len(every) - len(found) if split != "train" else 0
         note = f", {unlabelled} without a label left out" if unlabelled and self.keep == "labelled" else ""
-        log.info("%s: %d records of fold(s) %s%s", split, len(rows), ", ".join(map(str, folds)), note)
+        log.info("%s: %d records of fold(s) %s%s", split, len(found), ", ".join(map(str, folds)), note)
 
     def train_labels(self) -> NDArray[np.uint8]:
         """(record, label) of the training split."""
-        return self.labels[self.rows("train")]
+        return self.task_labels.of(self.rows("train"))[1]
 
     # --- loaders ---
 
@@ -145,10 +175,10 @@ class PTBXLDataModule(LightningDataModule):
                 f"data.batch_size is {self.batch_size}, the global batch is split over {world_size} processes: "
                 f"set it to {world_size} or more"
             )
-        rows = self.rows("train")
-        if len(rows) < world_size:
-            raise InputError(f"train has {len(rows)} record(s) for {world_size} processes: use fewer processes")
-        batches = TrainingBatches(rows, self.batch_size, seed=self.seed, rank=rank, world_size=world_size)
+        order = self._order()
+        if len(order) < world_size:
+            raise InputError(f"train has {len(order)} record(s) for {world_size} processes: use fewer processes")
+        batches = TrainingBatches(order, self.batch_size, seed=self.seed, rank=rank, world_size=world_size)
         batches.epoch, batches.start = self._position
         log.info(
             "global batch of %d records = %d process(es) x %g",
@@ -157,6 +187,13 @@ class PTBXLDataModule(LightningDataModule):
             self.batch_size / world_size,
         )
         return self._loader(self._datasets[True], batches)
+
+    def _order(self) -> Order:
+        if self.weights is None:
+            return Shuffled(self.split("train"), self.shuffle_records)
+        weighed = {source: weight for source, weight in enumerate(self.weights) if weight}
+        orders = [Shuffled(self.split("train", source), self.shuffle_records) for source in weighed]
+        return Weighted(orders, list(weighed.values()), self.shuffle_records)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every record of the validation split once."""
@@ -168,15 +205,15 @@ class PTBXLDataModule(LightningDataModule):
 
     def _evaluation(self, split: str) -> DataLoader[Batch]:
         rank, world_size = self._process()
-        rows = self.rows(split)
-        if len(rows) < world_size:
-            raise InputError(f"{split} has {len(rows)} record(s) for {world_size} processes: use fewer processes")
-        batches = EvaluationBatches(rows, max(1, self.batch_size // world_size), rank=rank, world_size=world_size)
+        found = self.split(split)
+        if len(found) < world_size:
+            raise InputError(f"{split} has {len(found)} record(s) for {world_size} processes: use fewer processes")
+        batches = EvaluationBatches(found, max(1, self.batch_size // world_size), rank=rank, world_size=world_size)
         return self._loader(self._datasets[False], batches)
 
     def _loader(self, dataset: ECGDataset, batches: Any) -> DataLoader[Batch]:
         on_cpu = self.trainer is None or self.trainer.strategy.root_device.type == "cpu"
-        dataset.in_millivolts = on_cpu and dataset.store.dtype == np.int16
+        dataset.in_millivolts = dataset.units is None or (on_cpu and self.stores.stores[0].dtype == np.int16)
         return DataLoader(
             dataset,
             batch_sampler=batches,
@@ -196,7 +233,7 @@ class PTBXLDataModule(LightningDataModule):
             wanted = self._dtype()
             ecg = batch["ecg"].to(torch.float64 if wanted == torch.float64 else torch.float32)
             if batch["ecg"].dtype == torch.int16:
-                ecg.mul_(self.store.millivolts_per_unit)  # in place, on what the line above allocated
+                ecg.mul_(self.stores.stores[0].millivolts_per_unit)  # in place, on what the line above allocated
             batch["ecg"] = run_batch_chain(self.signal.batch_chain, ecg).to(wanted)
         return batch
 
@@ -211,7 +248,7 @@ class PTBXLDataModule(LightningDataModule):
     def inputs_are_fixed(self) -> bool:
         """Whether a record looks the same in every epoch, in training as in evaluation."""
         assert self.signal is not None
-        return self.store.stored.num_time_points == self.signal.num_time_points
+        return self.stores.stored.num_time_points == self.signal.num_time_points
 
     def feature_loader(self) -> DataLoader[Batch]:
         """The training and validation records in fixed chunks, this process's share of them."""
@@ -240,7 +277,7 @@ class PTBXLDataModule(LightningDataModule):
         if self.trainer is not None and self.trainer.state.fn != "fit":
             return
         now, then = self.identity(), state_dict["of"]
-        differing = [f"data.{name} is {now[name]}, was {then[name]}" for name in now if now[name] != then[name]]
+        differing = [f"data.{name} is {now[name]}, was {then.get(name)}" for name in now if now[name] != then.get(name)]
         if differing:
             raise UsageError(
                 f"the run was trained on other batches: {'; '.join(differing)}: take it back, or start anew"
@@ -250,12 +287,14 @@ class PTBXLDataModule(LightningDataModule):
     def identity(self) -> dict[str, Any]:
         """All that makes up the batches of an epoch."""
         return {
-            "store": self.store.attributes["sha256"],
+            "store": self.stores.sha256,
             "task": self.task,
             "batch_size": self.batch_size,
             "seed": self.seed,
             "train_folds": list(self.folds["train"]),
             "val_folds": list(self.folds["val"]),
+            "weights": None if self.weights is None else list(self.weights),
+            "shuffle_records": self.shuffle_records,
             "train_fraction": self.train_fraction,
             "keep": self.keep,
             "min_likelihood": self.min_likelihood,

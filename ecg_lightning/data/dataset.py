@@ -1,5 +1,6 @@
-"""Batches of windows out of a store, read through a memory map that each process opens for itself."""
+"""Batches of windows out of stores, read through memory maps that each process opens for itself."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,40 +10,41 @@ from torch.utils.data import Dataset
 
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.sampler import Request
-from ecg_lightning.data.store import Store
+from ecg_lightning.data.splits import TaskLabels
+from ecg_lightning.data.store_set import Rows
 from ecg_lightning.signals import SignalSpec
 
 
 class ECGDataset(Dataset[Batch]):
-    """Windows of a store's records as they are stored (int16 or float32), fetched a batch at a time.
+    """Windows of the stores' records as they are stored (int16 or float32), fetched a batch at a time.
 
     Args:
-        store: the opened store.
+        labels: of the task, for every record of its stores.
         signal: what the backbone takes.
-        labels: (record, label) uint8, for every record of the store.
         training: cut one random window, keyed by (seed, epoch, record); else those of evaluation.
         seed: of the random windows.
     """
 
-    def __init__(
-        self, store: Store, signal: SignalSpec, labels: NDArray[np.uint8], *, training: bool, seed: int
-    ) -> None:
-        self.store, self.signal, self.labels = store, signal, labels
+    def __init__(self, labels: TaskLabels, signal: SignalSpec, *, training: bool, seed: int) -> None:
+        self.labels, self.stores, self.signal = labels, labels.stores, signal
         self.training, self.seed = training, seed
         self.leave_signals_out = False
-        self.in_millivolts = False
+        self.in_millivolts = self.units is None
         """Whether batches come as float32 mV; where they travel to a GPU, int16 is half the way."""
-        leads = signal.lead_indices(store.stored.leads)
-        self.num_leads = len(leads)
-        in_order = leads == list(range(len(store.stored.leads)))
-        self.leads: slice | list[int] = slice(None) if in_order else leads  # a slice is a view
-        self._signals: NDArray[Any] | None = None
+        self.leads = [_places(signal, store.stored.leads) for store in self.stores.stores]
+
+    @property
+    def units(self) -> float | None:
+        """What a 1 of every store is in mV; None where they differ."""
+        kinds = {(store.dtype, store.millivolts_per_unit) for store in self.stores.stores}
+        return kinds.pop()[1] if len(kinds) == 1 else None
 
     def __len__(self) -> int:
-        return self.store.num_records
+        return self.stores.num_records
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_signals": None}  # a pickled map is a copy of the file (facts: 45 MiB for 45 MiB)
+        # A pickled map is a copy of the file (facts: 45 MiB for 45 MiB).
+        return {name: value for name, value in self.__dict__.items() if name != "_signals"}
 
     def __getitem__(self, row: int) -> Batch:
         """One record as a batch of one."""
@@ -50,40 +52,47 @@ class ECGDataset(Dataset[Batch]):
 
     def __getitems__(self, request: Request) -> Batch:
         """The records of a request, (batch, window, lead, time)."""
+        ecg_ids, labels = self.labels.of(request.rows)
         batch: Batch = {
             "index": torch.from_numpy(request.rows),
-            "labels": torch.from_numpy(self.labels[request.rows]),
+            "labels": torch.from_numpy(labels),
             "num_global": request.num_global,
             "first": request.first,
         }
         if not self.leave_signals_out:
-            batch["ecg"] = torch.from_numpy(self._windows(request))
+            batch["ecg"] = torch.from_numpy(self._windows(request.rows, ecg_ids.tolist(), request.epoch))
         return batch
 
-    def _windows(self, request: Request) -> NDArray[Any]:
+    @cached_property
+    def _signals(self) -> list[NDArray[Any]]:
+        return [np.asarray(store.signals()) for store in self.stores.stores]  # a memmap's own indexing is slower
+
+    def _windows(self, rows: Rows, ecg_ids: list[int], epoch: int) -> NDArray[Any]:
         """Record by record, without an array in between: the fastest on one thread, with or without conversion."""
-        if self._signals is None:
-            self._signals = np.asarray(self.store.signals())  # a memmap's own indexing is slower
-        signals, width = self._signals, self.signal.num_time_points
-        last = signals.shape[-1] - width
-        rows = request.rows.tolist()
-        starts = [self._starts(row, request.epoch, last) for row in rows] if last else [[0]] * len(rows)
-        unit = np.float32(self.store.millivolts_per_unit) if self.in_millivolts else None
-        kind = signals.dtype if unit is None else unit.dtype
-        windows = np.empty((len(rows), len(starts[0]), self.num_leads, width), kind)
-        whole = last == 0 and isinstance(self.leads, slice)
-        for record, row, places in zip(windows, rows, starts, strict=True):
-            ecg = signals[row]
-            record[...] = ecg if whole else [ecg[self.leads, start : start + width] for start in places]
-            if unit is not None:
-                record *= unit  # while it is in the cache
+        stores, width = self.stores.stores, self.signal.num_time_points
+        last = self.stores.stored.num_time_points - width
+        starts = [self._starts(ecg_id, epoch, last) for ecg_id in ecg_ids] if last else [[0]] * len(rows)
+        kind = np.dtype(np.float32) if self.in_millivolts else stores[0].dtype
+        windows = np.empty((len(rows), len(starts[0]), len(self.signal.leads), width), kind)
+        numbers, places = (array.tolist() for array in self.stores.store_of(rows))
+        for record, number, row, cuts in zip(windows, numbers, places, starts, strict=True):
+            ecg, leads = self._signals[number][row], self.leads[number]
+            whole = last == 0 and isinstance(leads, slice)
+            record[...] = ecg if whole else [ecg[leads, start : start + width] for start in cuts]
+            if self.in_millivolts:
+                record *= np.float32(stores[number].millivolts_per_unit)  # while it is in the cache
         return windows
 
-    def _starts(self, row: int, epoch: int, last: int) -> list[int]:
+    def _starts(self, ecg_id: int, epoch: int, last: int) -> list[int]:
         windows = self.signal.windows
         if not self.training:
             return windows.evaluation_starts(last + self.signal.num_time_points, self.signal.num_time_points)
         if windows.train == "centre":
             return [last // 2]
-        ecg_id = int(self.store.records["ecg_id"][row])
         return [int(np.random.default_rng((self.seed, epoch, ecg_id)).integers(last + 1))]
+
+
+def _places(signal: SignalSpec, stored_leads: tuple[str, ...]) -> slice | list[int]:
+    """The backbone's leads among those stored; all of them in order as a slice, which is a view."""
+    leads = signal.lead_indices(stored_leads)
+    return slice(None) if leads == list(range(len(stored_leads))) else leads

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.errors import InputError, joined
+from ecg_lightning.errors import InputError, UsageError, joined
 
 TASKS = ("all", "diagnostic", "subdiagnostic", "superdiagnostic", "form", "rhythm")
 """PTB-XL's; a store's own are its `Statements.tasks`."""
@@ -160,7 +160,7 @@ def class_names(statements: Statements, task: str) -> tuple[str, ...]:
     """Labels of ``task``, sorted as strings; from the statements, not from the records, which may lack some.
 
     Raises:
-        InputError: for an unknown task.
+        UsageError: for an unknown task.
     """
     return tuple(sorted({name for name in _task(statements, task).label_of_statement if name}))
 
@@ -174,7 +174,8 @@ def task_labels(
     Statements below ``min_likelihood`` (0 to 100) are left out; at the default 0 every statement counts.
 
     Raises:
-        InputError: for an unknown task, or ``min_likelihood`` outside 0 to 100.
+        UsageError: for an unknown task.
+        InputError: for ``min_likelihood`` outside 0 to 100.
     """
     if not 0 <= min_likelihood <= 100:
         raise InputError(f"min_likelihood is {min_likelihood:g}, it lies from 0 to 100: --data.min_likelihood 0")
@@ -215,7 +216,7 @@ def _task(statements: Statements, task: str) -> Task:
         )
     if task not in statements.tasks:
         example = "superdiagnostic" if "superdiagnostic" in statements.tasks else next(iter(statements.tasks))
-        raise InputError(f"unknown task {task!r}, known are {', '.join(statements.tasks)}: --data.task {example}")
+        raise UsageError(f"unknown task {task!r}, known are {', '.join(statements.tasks)}: --data.task {example}")
     return statements.tasks[task]
 
 

@@ -14,7 +14,7 @@ from ecg_lightning.chains import chain_to_json, run_record_chain
 from ecg_lightning.data.labels import check_whole_ptbxl, label_counts
 from ecg_lightning.data.ptbxl import PtbxlTable, read_table
 from ecg_lightning.data.record import MILLIVOLTS_PER_UNIT, header_length
-from ecg_lightning.data.store import FORMAT_VERSION
+from ecg_lightning.data.store_format import FORMAT_VERSION
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import SignalSpec, StoredSignal
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ecg_lightning.data.conversion import Job, Outcome, Target, convert_all
 from ecg_lightning.data.journal import Finished, Journal
 from ecg_lightning.data.plan import Plan, make_plan
-from ecg_lightning.data.store import create_store, finish_store
+from ecg_lightning.data.store_writing import create_store, finish_store
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.signals import SignalSpec
 

@@ -30,10 +30,13 @@ class Predictions:
     """(record, label)"""
     label_names: tuple[str, ...]
     meta: dict[str, Any]
-    """Task, protocol, split, checkpoint and its hash, store and its hash, version."""
+    """Task, protocol, split, checkpoint and its hash, store (a list where there are several) and hash, version."""
+    store: NDArray[np.int16] | None = None
+    """(record,) which of the stores a record lies in, where there are several: ids are unique within one."""
 
     def save(self, path: Path) -> None:
         """Writes the file, whole or not at all."""
+        optional: dict[str, Any] = {} if self.store is None else {"store": self.store}
         with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -44,6 +47,7 @@ class Predictions:
                 labels=self.labels,
                 label_names=np.array(self.label_names),
                 meta=np.array(json.dumps(self.meta)),
+                **optional,
             )
 
     @classmethod
@@ -56,6 +60,7 @@ class Predictions:
         try:
             with np.load(path, allow_pickle=False) as file:
                 content = {key: file[key] for key in KEYS}
+                store = file.get("store", None)
         except FileNotFoundError:
             raise InputError(f"{path} does not exist: write it with `ecg-lightning test --run RUN`") from None
         except (KeyError, ValueError, OSError) as error:
@@ -64,4 +69,5 @@ class Predictions:
             **{key: content[key] for key in KEYS[:5]},
             label_names=tuple(content["label_names"].tolist()),
             meta=json.loads(str(content["meta"])),
+            store=store,
         )

@@ -16,7 +16,9 @@ from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.prepare import prepare
 from ecg_lightning.data.sampler import Request
+from ecg_lightning.data.splits import TaskLabels
 from ecg_lightning.data.store import Store
+from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.signals import SignalSpec, Windows
 
@@ -35,8 +37,7 @@ def in_processes(data, world_size, rank=0, *, device="cpu", network=None):
 
 
 def dataset(store, spec, *, training=False, seed=3):
-    opened = Store(store)
-    return ECGDataset(opened, spec, np.zeros((opened.num_records, 1), np.uint8), training=training, seed=seed)
+    return ECGDataset(TaskLabels(StoreSet(store), "superdiagnostic"), spec, training=training, seed=seed)
 
 
 def windows(store, spec, rows, *, epoch=0, **arguments):
@@ -49,7 +50,7 @@ def windows(store, spec, rows, *, epoch=0, **arguments):
 
 def test_the_splits_are_the_folds(tiny_store):
     data = tiny_data(tiny_store, train_folds=[1, 2, 3], val_folds=[5], test_folds=[7, 8])
-    folds = data.store.records["strat_fold"]
+    folds = Store(tiny_store).records["strat_fold"]
     for split, expected in (("train", {1, 2, 3}), ("val", {5}), ("test", {7, 8})):
         assert set(folds[data.rows(split)].tolist()) == expected
         assert len(data.rows(split)) == np.isin(folds, [*expected]).sum()
@@ -73,9 +74,7 @@ def test_folds_used_twice_are_refused_with_the_flags(tiny_store, folds, message)
 
 def test_an_empty_split_is_refused_with_the_folds_that_there_are(tiny_store):
     data = tiny_data(tiny_store, val_folds=[42])
-    with pytest.raises(
-        InputError, match=r"val_folds \[42\].*the store has folds \[1, 2, 3.*10\]: set --data.val_folds"
-    ):
+    with pytest.raises(InputError, match=r"val_folds \[42\].*there are folds \[1, 2, 3.*10\]: set --data.val_folds"):
         data.rows("val")
 
 
@@ -95,7 +94,7 @@ def partly_labelled(make_ptbxl, tmp_path_factory):
 @pytest.mark.parametrize(("keep", "number", "kept"), [("labelled", 31, False), ("all", 32, True)])
 def test_records_without_a_label_are_dropped_unless_asked_for(partly_labelled, keep, number, kept):
     data = tiny_data(partly_labelled, keep=keep)
-    ids = data.store.records["ecg_id"][data.rows("train")]
+    ids = Store(partly_labelled).records["ecg_id"][data.rows("train")]
     assert (len(ids), 3 in ids) == (number, kept)
 
 
@@ -127,14 +126,14 @@ def test_a_smaller_fraction_lies_inside_a_larger_one(tiny_store):
 
 def test_a_fraction_takes_no_patient_in_part(tiny_store):
     data = tiny_data(tiny_store, train_fraction=0.3)
-    patients = data.store.records["patient_id"]
+    patients = Store(tiny_store).records["patient_id"]
     taken = data.rows("train")
     left = np.setdiff1d(tiny_data(tiny_store).rows("train"), taken)
     assert not set(patients[taken].tolist()) & set(patients[left].tolist())
 
 
 def test_a_fraction_is_a_share_of_the_patients(tiny_store):
-    patients = tiny_data(tiny_store).store.records["patient_id"]
+    patients = Store(tiny_store).records["patient_id"]
     every, some = (len({*patients[[*fraction_of(tiny_store, share)]]}) for share in (1.0, 0.25))
     assert some == round(0.25 * every)
 
@@ -260,7 +259,7 @@ def test_workers_read_the_same_batches_as_the_training_process(tiny_store, metho
 def test_a_pickled_data_set_holds_no_signals_even_when_it_has_read_some(tiny_store):
     data = dataset(tiny_store, WHOLE)
     assert data[0]["ecg"].shape == (1, 1, 12, 1000)
-    assert len(pickle.dumps(data)) < data.store.signals().nbytes / 10
+    assert len(pickle.dumps(data)) < data.stores.stores[0].signals().nbytes / 10
     again = pickle.loads(pickle.dumps(data))
     assert torch.equal(again[5]["ecg"], data[5]["ecg"])
 
@@ -380,7 +379,7 @@ def test_millivolts_equal_those_of_wfdb(make_ptbxl, tmp_path):
 def test_the_steps_behind_the_crop_run_on_the_batch_as_in_numpy(tiny_store, chain, device):
     data = in_processes(with_signal(tiny_store, SignalSpec(100, 250, chain=chain)), 1, device=device)
     batch = next(iter(data.val_dataloader()))
-    millivolts = data.store.signals()[batch["index"].numpy()][:, None, :, 375:625] * np.float64(0.001)
+    millivolts = data.stores.stores[0].signals()[batch["index"].numpy()][:, None, :, 375:625] * np.float64(0.001)
     expected = run_batch_chain(chain[1:], millivolts)
     np.testing.assert_allclose(on_device(data, batch)["ecg"].numpy(), expected, rtol=1e-5, atol=1e-5)
 
@@ -398,7 +397,7 @@ def test_a_batch_travels_to_a_gpu_as_it_is_stored_and_is_the_same_there(tiny_sto
 def test_a_network_in_double_precision_gets_double_precision(tiny_store):
     data = in_processes(with_signal(tiny_store), 1, network=tiny_vit().double())
     batch = on_device(data, next(iter(data.val_dataloader())))
-    expected = run_batch_chain((ZScore(),), data.store.signals()[batch["index"].numpy()][:, None] * 0.001)
+    expected = run_batch_chain((ZScore(),), data.stores.stores[0].signals()[batch["index"].numpy()][:, None] * 0.001)
     assert batch["ecg"].dtype == torch.float64
     np.testing.assert_allclose(batch["ecg"].numpy(), expected, atol=1e-6)
 
@@ -436,4 +435,5 @@ def test_a_batch_holds_what_the_training_step_needs(tiny_store):
     assert (batch["num_global"], batch["first"]) == (BATCH_SIZE, 0)
     assert batch["ecg"].shape == (BATCH_SIZE, 1, 12, 1000)
     assert batch["labels"].dtype == torch.uint8
-    assert torch.equal(batch["labels"], torch.from_numpy(tiny_data(tiny_store).labels[batch["index"]]))
+    labels = tiny_data(tiny_store).task_labels.of(batch["index"].numpy())[1]
+    assert torch.equal(batch["labels"], torch.from_numpy(labels))

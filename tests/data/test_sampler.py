@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecg_lightning.data.sampler import EvaluationBatches, FixedChunks, TrainingBatches
+from ecg_lightning.data.sampler import EvaluationBatches, FixedChunks, Shuffled, TrainingBatches, Weighted
 
 sizes = st.integers(1, 200)
 batch_sizes = st.integers(1, 64)
@@ -18,8 +18,24 @@ def rows_of(num_records):
     return np.arange(num_records) * 3 + 7
 
 
-def training(num_records, batch_size, *, rank=0, world_size=1, seed=1, epoch=0, start=0):
-    batches = TrainingBatches(rows_of(num_records), batch_size, seed=seed, rank=rank, world_size=world_size)
+class Blocks:
+    """Those records in blocks of uneven sizes, every third one empty; counts the blocks that are read."""
+
+    def __init__(self, num_records, block_size=13):
+        rows = rows_of(num_records)
+        full = [rows[start : start + block_size] for start in range(0, num_records, block_size)]
+        self.blocks = [part for one in full for part in (one[:5], one[5:], one[:0])]
+        self.counts = np.array([len(part) for part in self.blocks])
+        self.read = []
+
+    def rows(self, numbers):
+        self.read += numbers
+        return np.concatenate([self.blocks[number] for number in numbers])
+
+
+def training(num_records, batch_size, *, shuffle_records=10**6, rank=0, world_size=1, seed=1, epoch=0, start=0):
+    order = Shuffled(Blocks(num_records), shuffle_records)
+    batches = TrainingBatches(order, batch_size, seed=seed, rank=rank, world_size=world_size)
     batches.epoch, batches.start = epoch, start
     return batches
 
@@ -133,7 +149,7 @@ def test_an_epoch_set_behind_the_iterators_start_does_not_change_its_order():
 @given(num_records=sizes, batch_size=batch_sizes, world_size=worlds)
 def test_each_record_is_evaluated_exactly_once(num_records, batch_size, world_size):
     ranks = [
-        EvaluationBatches(rows_of(num_records), batch_size, rank=r, world_size=world_size) for r in range(world_size)
+        EvaluationBatches(Blocks(num_records), batch_size, rank=r, world_size=world_size) for r in range(world_size)
     ]
     rows = [row for batches in ranks for request in batches for row in request.rows.tolist()]
     assert sorted(rows) == rows_of(num_records).tolist()
@@ -146,3 +162,95 @@ def test_a_feature_chunk_is_the_same_whoever_computes_it(num_records, chunk_size
     ranks = [FixedChunks(rows, chunk_size, rank=r, world_size=world_size) for r in range(world_size)]
     assert sorted(map(tuple, in_one(map(drawn, ranks)))) == sorted(map(tuple, drawn(FixedChunks(rows, chunk_size))))
     assert sorted(in_one(drawn(FixedChunks(rows, chunk_size)))) == rows.tolist()
+
+
+# --- more records than are mixed at a time ---
+
+windows = st.integers(1, 80)
+
+
+@given(num_records=sizes, batch_size=batch_sizes, window=windows, epoch=st.integers(0, 3))
+def test_each_record_is_trained_on_once_however_few_are_mixed(num_records, batch_size, window, epoch):
+    rows = in_one(drawn(training(num_records, batch_size, shuffle_records=window, epoch=epoch)))
+    assert sorted(rows) == rows_of(num_records).tolist()
+
+
+@given(num_records=sizes, batch_size=batch_sizes, window=windows, data=st.data())
+def test_an_epoch_in_pieces_goes_on_where_it_stopped(num_records, batch_size, window, data):
+    whole = drawn(training(num_records, batch_size, shuffle_records=window, epoch=2))
+    start = data.draw(st.integers(0, len(whole)))
+    assert drawn(training(num_records, batch_size, shuffle_records=window, epoch=2, start=start)) == whole[start:]
+
+
+def test_a_data_set_that_fits_is_shuffled_as_a_whole():
+    expected = np.random.default_rng((1, 2)).permutation(rows_of(100)).tolist()
+    assert in_one(drawn(training(100, 8, shuffle_records=100, epoch=2))) == expected
+
+
+def test_few_blocks_are_read_at_a_time_and_none_twice():
+    order = Shuffled(Blocks(200), 20)
+    pieces, read = order.pieces(1, 0), []
+    for piece in pieces:
+        assert len(piece) <= 20 + 8  # and one more block
+        read.append(len(order.blocks.read))
+    assert len(read) >= 8
+    assert sorted(order.blocks.read) == np.flatnonzero(order.blocks.counts).tolist()
+
+
+def test_blocks_behind_a_checkpoint_are_not_read():
+    order = Shuffled(Blocks(200), 20)
+    rest = np.concatenate([*order.pieces(1, 0, skip=150)])
+    assert len(rest) == 50
+    assert order.blocks.counts[order.blocks.read].sum() < 50 + 28
+
+
+def test_records_that_lie_together_are_not_trained_on_together():
+    order = np.concatenate([*Shuffled(Blocks(200), 60).pieces(1, 0)])
+    assert (np.abs(np.diff(order)) == 3).mean() < 0.1
+
+
+class Listed:
+    """An order without any shuffling: which cycle a record is from stands in its thousands."""
+
+    def __init__(self, first, num_records):
+        self.first, self.num_records = first, num_records
+
+    def __len__(self):
+        return self.num_records
+
+    def pieces(self, *key, skip=0):
+        yield np.arange(self.num_records) + self.first + 1000 * key[-1]
+
+
+weight_lists = st.lists(st.floats(0.01, 10), min_size=1, max_size=4)
+
+
+@given(weights=weight_lists, num_records=st.integers(1, 60), window=windows)
+def test_weighted_orders_give_their_shares_in_every_stretch(weights, num_records, window):
+    orders = [Listed(100 * number, num_records + number) for number in range(len(weights))]
+    weighted = Weighted(orders, weights, window)
+    pieces = [*weighted.pieces(5, 1)]
+    assert sum(map(len, pieces)) == len(weighted) == sum(map(len, orders))
+    for piece in pieces:
+        drawn_from = np.bincount(piece % 1000 // 100, minlength=len(weights))
+        assert np.abs(drawn_from - np.array(weights) / sum(weights) * len(piece)).max() < 1
+
+
+@given(weights=weight_lists, num_records=st.integers(1, 60), window=windows)
+def test_a_weighted_order_begins_a_source_anew_only_when_all_of_it_was_used(weights, num_records, window):
+    orders = [Listed(100 * number, num_records + number) for number in range(len(weights))]
+    rows = np.concatenate([*Weighted(orders, weights, window).pieces(5, 1)])
+    for number, order in enumerate(orders):
+        mine = rows[rows % 1000 // 100 == number]
+        whole, rest = divmod(len(mine), len(order))
+        for cycle in range(1, whole + 1):
+            assert (mine // 1000 == cycle).sum() == len(order)
+        assert (mine // 1000 == whole + 1).sum() == rest
+
+
+@given(weights=weight_lists, skip=st.integers(0, 50), window=windows)
+def test_a_weighted_order_goes_on_where_it_stopped(weights, skip, window):
+    orders = [Shuffled(Blocks(20 + number), window) for number in range(len(weights))]
+    whole = np.concatenate([*Weighted(orders, weights, window).pieces(5, 1)])
+    rest = [*Weighted(orders, weights, window).pieces(5, 1, skip=skip)]
+    assert np.concatenate([*rest, rows_of(0)]).tolist() == whole[skip:].tolist()

@@ -10,7 +10,8 @@ import pytest
 
 from ecg_lightning.chains import Bandpass
 from ecg_lightning.data.labels import ABSENT, read_statements
-from ecg_lightning.data.store import Store, checksums, create_store, finish_store
+from ecg_lightning.data.store import Store, checksums
+from ecg_lightning.data.store_writing import create_store, finish_store
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import LEADS_12, StoredSignal
 
@@ -91,9 +92,10 @@ def test_two_stores_of_the_same_are_equal_to_the_byte(path, tmp_path):
 
 def test_a_pickled_store_is_small_even_after_its_signals_were_read(path):
     store = Store(path)
+    before = len(pickle.dumps(store))
     store.signals().sum()
-    tables = sum(column.nbytes for column in store.records.values()) + store.likelihood.nbytes
-    assert len(pickle.dumps(store)) < tables + 10_000
+    assert sum(column.nbytes for column in store.records.values()) + store.likelihood.nbytes > 1000
+    assert len(pickle.dumps(store)) < before + 100
     assert np.array_equal(pickle.loads(pickle.dumps(store)).signals(), store.signals())
 
 
@@ -157,7 +159,7 @@ def test_a_missing_data_set_is_refused(path, missing):
 def test_a_newer_format_says_to_upgrade(path):
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
-    with pytest.raises(InputError, match=r"format version 99, this package reads up to 1: upgrade ecg-lightning"):
+    with pytest.raises(InputError, match=r"format version 99, this package reads 2: upgrade ecg-lightning"):
         Store(path)
 
 

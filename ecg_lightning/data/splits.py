@@ -1,0 +1,178 @@
+"""A task's labels and the records of a split, a block at a time: never all of them, unless all are asked for."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecg_lightning.data.labels import class_names, labelled, task_labels
+from ecg_lightning.data.store_set import BlockPlace, Rows, StoreSet
+from ecg_lightning.errors import InputError
+
+_BLOCKS_IN_MEMORY = 64
+"""Of labels and ids: 262,144 records, 20 MB for 71 labels."""
+Admits = Callable[[BlockPlace], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBlock:
+    """Ids, folds and labels of the records of one block: (record,), (record,), (record, label)."""
+
+    ecg_id: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    labels: NDArray[np.uint8]
+    labelled: NDArray[np.bool_]
+    """Whether a record carries a label of the task."""
+
+
+class TaskLabels:
+    """The labels of one task for all records of a store set, derived when a block is first asked for.
+
+    Attributes:
+        names: the labels in order.
+
+    Raises:
+        InputError: where the stores do not give the task the same labels.
+    """
+
+    def __init__(self, stores: StoreSet, task: str, min_likelihood: float = 0.0) -> None:
+        self.stores, self.task, self.min_likelihood = stores, task, min_likelihood
+        self.names = class_names(stores.statements, task)
+        _refuse_other_labels(stores, task, self.names)
+        self._blocks: OrderedDict[int, LabelledBlock] = OrderedDict()
+        self[0]  # a min_likelihood that cannot be is told now
+
+    def __getitem__(self, number: int) -> LabelledBlock:
+        """One block; the last ones used stay in memory."""
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+        else:
+            self._blocks[number] = self._read(self.stores.blocks[number])
+            if len(self._blocks) > _BLOCKS_IN_MEMORY:
+                self._blocks.popitem(last=False)
+        return self._blocks[number]
+
+    def _read(self, place: BlockPlace) -> LabelledBlock:
+        store = self.stores.stores[place.store]
+        likelihood, ecg_id, fold = (
+            store.column(name, place.start, place.stop) for name in ("likelihood", "ecg_id", "strat_fold")
+        )
+        labels = task_labels(likelihood, store.statements, self.task, self.min_likelihood)
+        return LabelledBlock(
+            ecg_id.astype(np.int64), fold.astype(np.int64), labels, labelled(labels, store.statements, self.task)
+        )
+
+    def of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """ecg_id (record,) and labels (record, label) of the records at these places."""
+        ecg_id, labels = np.empty(len(rows), np.int64), np.empty((len(rows), len(self.names)), np.uint8)
+        firsts = self.stores.block_firsts
+        numbers = np.searchsorted(firsts, rows, side="right") - 1
+        for number in set(numbers.tolist()):
+            block, here = self[number], numbers == number
+            places = rows[here] - firsts[number]
+            ecg_id[here], labels[here] = block.ecg_id[places], block.labels[places]
+        return ecg_id, labels
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_blocks": OrderedDict()}  # a worker derives what it needs
+
+
+def _refuse_other_labels(stores: StoreSet, task: str, names: Sequence[str]) -> None:
+    for store in stores.stores[1:]:
+        theirs = class_names(store.statements, task)
+        if tuple(theirs) != tuple(names):
+            differing = sorted(set(theirs) ^ set(names))
+            raise InputError(
+                f"task {task} has other labels in {store.path} than in {stores.stores[0].path} "
+                f"({', '.join(differing)}): one data set has one list of labels; choose another --data.task"
+            )
+
+
+class Split:
+    """The records of some folds, as many per block as the stores' own index says; the rows are found when needed.
+
+    Args:
+        task_labels: of the store set.
+        folds: values of strat_fold.
+        only_labelled: leave out the records without a label of the task.
+        source: one entry of the store set alone, where sources are weighed.
+        admits: which records of a block may take part (a fraction of the patients); all by default.
+    """
+
+    def __init__(
+        self,
+        task_labels: TaskLabels,
+        folds: Iterable[int],
+        only_labelled: bool,
+        source: int | None = None,
+        *,
+        admits: Admits | None = None,
+    ) -> None:
+        self.task_labels, self.folds, self.only_labelled = task_labels, tuple(folds), only_labelled
+        self.source, self.admits = source, admits
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """Records of the split in each block of the store set."""
+        stores = self.task_labels.stores
+        if self.admits is not None or (self.only_labelled and self.task_labels.min_likelihood):
+            return np.array([len(self.rows([number])) for number in range(len(stores.blocks))])
+        task = self.task_labels.task if self.only_labelled else None
+        per_store = [one.num_labelled(task)[:, np.isin(one.folds, self.folds)].sum(axis=1) for one in stores.stores]
+        mine = [
+            counts * (self.source in (None, source))
+            for counts, source in zip(per_store, stores.source_of_store, strict=True)
+        ]
+        return np.concatenate(mine).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def rows(self, numbers: Iterable[int]) -> Rows:
+        """Places of the split's records in these blocks, in order."""
+        stores = self.task_labels.stores
+        found = [stores.blocks[number].first + self._in_block(number) for number in numbers]
+        return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+    def all_rows(self) -> Rows:
+        """Places of all records of the split."""
+        return self.rows(np.flatnonzero(self.counts).tolist())
+
+    def _in_block(self, number: int) -> NDArray[np.int64]:
+        place = self.task_labels.stores.blocks[number]
+        if self.source not in (None, self.task_labels.stores.source_of_store[place.store]):
+            return np.zeros(0, np.int64)
+        block = self.task_labels[number]
+        member = np.isin(block.fold, self.folds)
+        if self.only_labelled:
+            member &= block.labelled
+        if self.admits is not None:
+            member &= self.admits(place)
+        return np.flatnonzero(member)
+
+    def patients(self) -> NDArray[np.int64]:
+        """All patients of the split, each once, ascending."""
+        stores = self.task_labels.stores
+        found = [
+            np.unique(stores.patients(stores.blocks[number])[self._in_block(number)])
+            for number in np.flatnonzero(self.counts).tolist()
+        ]
+        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+
+
+def fraction_of_patients(split: Split, fraction: float, seed: int) -> Split:
+    """The records of a share of a split's patients: the first of one seeded order, so nested; never one in part.
+
+    Where sources are weighed, each gives this share of its own patients.
+    """
+    stores = split.task_labels.stores
+    order = np.random.default_rng(seed).permutation(split.patients())
+    kept = np.sort(order[: max(1, round(fraction * len(order)))])
+
+    def admits(block: BlockPlace) -> NDArray[np.bool_]:
+        return np.isin(stores.patients(block), kept)
+
+    return Split(split.task_labels, split.folds, split.only_labelled, split.source, admits=admits)
