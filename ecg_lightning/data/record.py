@@ -20,21 +20,25 @@ from ecg_lightning.signals import lead_indices
 MILLIVOLTS_PER_UNIT = 0.001
 """What a 1 of an int16 signal is: the resolution of PTB-XL."""
 
+MAX_VALUES = 2**28
+"""Values (leads x time points) of the longest record that is read: 12 leads of 500 Hz over twelve hours, 2 GiB."""
+
 _RECORD_LINE = re.compile(r"[\w.-]+ (\d+) (\d+(?:\.\d+)?) (\d+)(?: .*)?")
-_LEAD_LINE = re.compile(r"([^\s/]+) 16 1000(?:\.0+)?(?:\(0\))?/mV \d+ 0 -?\d+ (-?\d+) 0 (\S.*)")
+_LEAD_LINE = re.compile(r"([^\s/]+) 16(?:x1)?(?:\+(\d+))? 1000(?:\.0+)?(?:\(0\))?/mV \d+ 0 -?\d+ (-?\d+) 0 (\S.*)")
 _MISSING = -32768
 _MILLIVOLTS = {"mV": 1.0, "uV": 0.001, "µV": 0.001, "V": 1000.0}
-_FETCH = "fetch the file again from https://physionet.org/content/ptb-xl/1.0.3/"
+_FETCH = "fetch the file again from its source (PTB-XL: https://physionet.org/content/ptb-xl/1.0.3/)"
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What a header says of its record; ``file`` and ``checksums`` are needed by the fast path only."""
+    """What a header says of its record; ``file``, ``offset`` (bytes) and ``checksums`` are for the fast path only."""
 
     sampling_rate: float
     num_time_points: int
     leads: tuple[str, ...]
     file: str = ""
+    offset: int = 0
     checksums: tuple[int, ...] = ()
 
 
@@ -56,9 +60,21 @@ def read_record(
         header, ecg = _read_with_wfdb(path)
         return _whole_units(ecg[_check_header(path, header, leads, sampling_rate, num_time_points)])
     places = _check_header(path, header, leads, sampling_rate, num_time_points)
-    digital = _read_format_16(path.with_name(header.file), header)
-    _check_values(path, header.leads, (digital == _MISSING).any(axis=0), digital, header.checksums)
-    return np.ascontiguousarray(digital.T[places])
+    return np.ascontiguousarray(_read_plain(path, header).T[places])
+
+
+def read_whole_record(path: str | Path) -> tuple[float, tuple[str, ...], NDArray[np.float64]]:
+    """Reads all of the record at ``path`` (without extension): its rate in Hz, its leads, (lead, time) in mV.
+
+    Raises:
+        InputError: for files that are missing, cut or unreadable, a header checksum that does not hold, units that
+            are no voltage, missing time points (NaN).
+    """
+    path = Path(path)
+    if header := _plain_header(_header_text(path)):
+        return header.sampling_rate, header.leads, _read_plain(path, header).T / round(1 / MILLIVOLTS_PER_UNIT)
+    header, ecg = _read_with_wfdb(path)
+    return header.sampling_rate, header.leads, ecg
 
 
 def header_length(path: str | Path) -> int | None:
@@ -87,14 +103,21 @@ def _header_text(path: Path) -> str:
 
 
 def _plain_header(text: str) -> _Header | None:
-    """The header if it is of PTB-XL's plain kind: one file of format 16, 1000 units per mV, baseline 0."""
+    """The header if it is of PTB-XL's plain kind: one file of format 16, 1000 units per mV, baseline 0.
+
+    The .mat files of the PhysioNet challenges are of that kind too, 24 bytes on.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     first = _RECORD_LINE.fullmatch(lines[0]) if lines else None
     rest = [match for line in lines[1:] if (match := _LEAD_LINE.fullmatch(line))]
-    if first is None or not len(rest) == len(lines) - 1 == int(first[1]) > 0 or len({match[1] for match in rest}) > 1:
+    if (
+        first is None
+        or not len(rest) == len(lines) - 1 == int(first[1]) > 0
+        or len({match.group(1, 2) for match in rest}) > 1
+    ):
         return None
-    checksums = tuple(int(match[2]) for match in rest)
-    return _Header(float(first[2]), int(first[3]), tuple(match[3] for match in rest), rest[0][1], checksums)
+    leads, checksums = tuple(match[4] for match in rest), tuple(int(match[3]) for match in rest)
+    return _Header(float(first[2]), int(first[3]), leads, rest[0][1], int(rest[0][2] or 0), checksums)
 
 
 def _check_header(
@@ -124,15 +147,22 @@ def _check_header(
     return places
 
 
+def _read_plain(path: Path, header: _Header) -> NDArray[np.int16]:
+    """The values (time, lead) of the record at ``path``, checked."""
+    digital = _read_format_16(path.with_name(header.file), header)
+    _check_values(path, header.leads, (digital == _MISSING).any(axis=0), digital, header.checksums)
+    return digital
+
+
 def _read_format_16(file: Path, header: _Header) -> NDArray[np.int16]:
     """The file's values (time, lead), as many as its header says."""
     try:
-        values = np.fromfile(file, "<i2")
+        values = np.fromfile(file, "<i2", offset=header.offset)
     except FileNotFoundError:
         raise InputError(f"{file} does not exist, its header does: {_FETCH}") from None
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): mend its permissions, or {_FETCH}") from error
-    expected = header.num_time_points * len(header.leads) * 2
+    expected = header.offset + header.num_time_points * len(header.leads) * 2
     size = file.stat().st_size
     if size != expected:
         kind = "is cut" if size < expected else "is too long"
@@ -160,8 +190,11 @@ def _read_with_wfdb(path: Path) -> tuple[_Header, NDArray[np.float64]]:
     """Any single-segment record that the wfdb library reads: header and signal (lead, time) in mV."""
     wfdb = _wfdb()
     try:
+        _check_claims(path, wfdb.rdheader(str(path), rd_segments=True))
         record = wfdb.rdrecord(str(path), physical=False)
         physical = record.dac()
+    except InputError:
+        raise
     except Exception as error:  # the library raises nearly every type on damaged files
         raise InputError(f"{path}: wfdb cannot read it ({type(error).__name__}: {error}): {_FETCH}") from error
     if unknown := sorted(set(record.units) - _MILLIVOLTS.keys()):
@@ -170,6 +203,30 @@ def _read_with_wfdb(path: Path) -> tuple[_Header, NDArray[np.float64]]:
     _check_values(path, leads, np.isnan(physical).any(axis=0), record.d_signal, record.checksum)
     factors = np.array([_MILLIVOLTS[unit] for unit in record.units])
     return _Header(float(record.fs), int(record.sig_len), leads), np.asarray((physical * factors).T)
+
+
+def _check_claims(path: Path, header: Any) -> None:
+    """Refuses what wfdb would believe, fill or average: sizes beyond its files', gaps, several values a time point."""
+    if segments := getattr(header, "segments", None):
+        for name, segment in zip(header.seg_name, segments, strict=True):
+            if segment is None:
+                raise InputError(f"{path}.hea: missing time points (segment {name!r}): leave the record out")
+            _check_claims(path.with_name(name), segment)
+        return
+    files = {name for name in header.file_name or () if name != "~"}
+    claimed = (header.sig_len or 0) * (header.n_sig or 0)
+    num_bytes = sum(path.with_name(name).stat().st_size for name in files)
+    compressed = {"508", "516", "524"} & set(header.fmt or ())
+    if claimed > MAX_VALUES or (files and claimed > 8 * num_bytes and not compressed):
+        raise InputError(
+            f"{path}.hea says {header.sig_len} time points of {header.n_sig} leads, its files have {num_bytes} bytes "
+            f"(and at most {MAX_VALUES} values are read): {_FETCH}, or cut the record"
+        )
+    if any(frame != 1 for frame in header.samps_per_frame or ()):
+        raise InputError(
+            f"{path}.hea: {max(header.samps_per_frame)} values per time point in some leads, wfdb would average them: "
+            "convert the record to one rate with WFDB's xform"
+        )
 
 
 def _wfdb() -> ModuleType:

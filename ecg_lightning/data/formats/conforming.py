@@ -1,0 +1,111 @@
+"""Makes a recording what a network takes: its leads, its rate, its length; and says what was done for it."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecg_lightning.data.formats.lead_names import lead_name, places_of
+from ecg_lightning.data.formats.recording import Recording
+from ecg_lightning.errors import InputError, joined
+
+FROM_LIMB_LEADS: Mapping[str, tuple[float, float]] = {
+    "III": (-1.0, 1.0),
+    "AVR": (-0.5, -0.5),
+    "AVL": (1.0, -0.5),
+    "AVF": (-0.5, 1.0),
+}
+"""Parts of lead I and of lead II in the leads that the two determine: III = II - I (Einthoven), and Goldberger's."""
+
+_LEAVE_OUT = "take a longer record, or leave this one out (--on_error skip)"
+
+
+def conform(
+    recording: Recording, leads: Sequence[str], sampling_rate: float, num_time_points: int | None
+) -> tuple[NDArray[np.float64], list[str]]:
+    """``recording`` as (lead, time) in mV: ``leads`` in this order, at ``sampling_rate`` Hz, ``num_time_points`` long.
+
+    Leads are matched by name, aliases and case aside. III, aVR, aVL and aVF are derived from I and II where the file
+    lacks them. Another rate is reached by an anti-aliased polyphase filter, and a longer record is cut to its first
+    time points; without ``num_time_points`` it keeps its length.
+
+    Returns:
+        The ECG, and one note per thing that was done to it besides picking leads.
+
+    Raises:
+        InputError: for leads that are missing or there twice, a record that is too short; all in one message, which
+            does not name the file: a recording does not know it.
+    """
+    notes: list[str] = []
+    problems: list[str] = []
+    seconds = recording.ecg.shape[1] / recording.sampling_rate
+    ratio = _ratio(sampling_rate, recording.sampling_rate)
+    if num_time_points is not None and _length(recording.ecg.shape[1], ratio) < num_time_points:
+        needed = num_time_points / sampling_rate
+        problems.append(f"it lasts {seconds:.4g} s, the network takes {needed:.4g} s: {_LEAVE_OUT}")
+    try:
+        ecg = _pick(recording, leads, notes)
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        raise InputError(joined(problems))
+    if ratio != 1:
+        ecg = _resample(ecg, ratio)
+        notes.append(_words(recording.sampling_rate, sampling_rate))
+    if num_time_points is not None and ecg.shape[1] > num_time_points:
+        notes.append(f"cut to its first {num_time_points} of {ecg.shape[1]} time points")
+        ecg = ecg[:, :num_time_points]
+    return np.ascontiguousarray(ecg), notes
+
+
+def _pick(recording: Recording, leads: Sequence[str], notes: list[str]) -> NDArray[np.float64]:
+    """The asked leads (lead, time); derived ones are noted.
+
+    Raises:
+        ValueError: naming those that are there twice, or neither there nor derived.
+    """
+    try:
+        places = places_of(recording.leads)
+    except ValueError as error:
+        raise ValueError(f"{error}: name each lead once in the file") from None
+    wanted = [lead_name(lead).upper() for lead in leads]
+    limb = [places[name] for name in ("I", "II") if name in places]
+    derived = [name for name in wanted if name not in places and name in FROM_LIMB_LEADS and len(limb) == 2]
+    missing = [lead for lead, name in zip(leads, wanted, strict=True) if name not in places and name not in derived]
+    if missing:
+        raise ValueError(
+            f"leads missing: {', '.join(missing)} (found {', '.join(recording.leads)}; III, aVR, aVL and aVF are "
+            "derived from I and II): name the leads so in the file, with --leads where it names none, or choose a "
+            "--backbone for the leads there are"
+        )
+    if derived:
+        names = [lead for lead, name in zip(leads, wanted, strict=True) if name in derived]
+        notes.append(f"{', '.join(names)} derived from I and II (Einthoven, Goldberger)")
+    rows = [
+        np.tensordot(FROM_LIMB_LEADS[name], recording.ecg[limb], 1) if name in derived else recording.ecg[places[name]]
+        for name in wanted
+    ]
+    return np.stack(rows)
+
+
+def _ratio(to: float, sampling_rate: float) -> Fraction:
+    """New time points per old one, as a fraction small enough for a filter."""
+    return (Fraction(to) / Fraction(sampling_rate)).limit_denominator(10_000)
+
+
+def _length(num_time_points: int, ratio: Fraction) -> int:
+    """Time points behind `_resample`."""
+    return -(-num_time_points * ratio.numerator // ratio.denominator)
+
+
+def _resample(ecg: NDArray[np.float64], ratio: Fraction) -> NDArray[np.float64]:
+    """``ecg`` (lead, time) at ``ratio`` times its rate; the line between its ends is taken away and put back."""
+    from scipy.signal import resample_poly
+
+    return np.asarray(resample_poly(ecg, ratio.numerator, ratio.denominator, axis=-1, padtype="line"))
+
+
+def _words(old: float, new: float) -> str:
+    above = "" if new < old else f"; it holds nothing above {old / 2:g} Hz"
+    return f"resampled from {old:g} to {new:g} Hz (polyphase, anti-aliased{above})"
