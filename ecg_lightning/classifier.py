@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ecg_lightning.backbones import Backbone, load_weights
 from ecg_lightning.data.batches import Batch
+from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores, SplitScores
 from ecg_lightning.optim import parameter_groups
@@ -29,7 +30,7 @@ class ECGClassifier(LightningModule):
         weights: pre-trained weights for the backbone (.safetensors, or a torch file without code); none: random start.
         weights_sha256: what the file must hash to.
         dropout: dropout on the features in front of the head.
-        pos_weight: `balanced` weights a label's positives by negatives / positives of the training split.
+        pos_weight: `balanced` weights a label's positives by its (known) negatives / positives in the training split.
         seed: of all random draws of the training steps (linked from seed_everything on the command line).
     """
 
@@ -74,9 +75,9 @@ class ECGClassifier(LightningModule):
         if self.weights is not None:
             log.info("%s", load_weights(self.backbone, self.weights, sha256=self.weights_sha256))
         if self.balanced:
-            labels = torch.from_numpy(self.trainer.datamodule.train_labels()).double()  # type: ignore[attr-defined]
-            positives = labels.sum(dim=0)
-            self.pos_weight.copy_((len(labels) - positives) / positives.clamp(min=1))
+            labels = torch.from_numpy(self.trainer.datamodule.train_labels())  # type: ignore[attr-defined]
+            negatives, positives = ((labels == truth).sum(dim=0).double() for truth in (0, 1))
+            self.pos_weight.copy_(negatives / positives.clamp(min=1))
 
     def window_logits(self, batch: Batch) -> Tensor:
         """Logits (batch, window, label); the frozen backbone's features are looked up where they are known already."""
@@ -92,10 +93,19 @@ class ECGClassifier(LightningModule):
         return logits
 
     def record_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy per record (batch,), the mean over labels and windows of ``logits`` (batch, window, label)."""
-        target = labels.to(logits.dtype).unsqueeze(1).expand_as(logits)
+        """Cross-entropy per record (batch,), the mean over windows and known labels.
+
+        ``logits`` are (batch, window, label), ``labels`` (batch, label) 0, 1, or 255 where unknown. A record of which
+        none is known has loss 0; where all are known, every bit is that of the plain mean.
+        """
+        known = labels != UNKNOWN_LABEL
+        target = labels.where(known, 0).to(logits.dtype).unsqueeze(1).expand_as(logits)
         loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.pos_weight, reduction="none")
-        return loss.mean(dim=(1, 2))
+        # Weighed before the mean, not selected: no wait for the device, and times 1 where all are known.
+        precise = torch.promote_types(loss.dtype, torch.float32)
+        num_known = known.sum(dim=1, keepdim=True, dtype=precise).clamp(min=1)
+        weight = known * (torch.full_like(num_known, labels.shape[1]) / num_known)  # 41 / tensor(41) is not quite 1
+        return (loss * weight.to(loss.dtype).unsqueeze(1)).mean(dim=(1, 2))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds every draw of the step from (seed, epoch, batch), dropout's from the rank as well."""
@@ -106,7 +116,10 @@ class ECGClassifier(LightningModule):
         torch.manual_seed(_seed(*place, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss whose mean over processes is the mean over the global batch, however unevenly it was split."""
+        """Loss whose mean over processes is the mean over the global batch, however unevenly it was split.
+
+        A record without a known label counts as one of the batch, with loss 0.
+        """
         losses = self.record_losses(self.window_logits(batch), batch["labels"])
         loss = losses.sum() * (self.trainer.world_size / batch["num_global"])
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, prog_bar=True)

@@ -1,4 +1,7 @@
-"""Macro AUROC and AUPRC on the device: exact, each record once, labels without both classes named and left out."""
+"""Macro AUROC and AUPRC on the device: exact, each record once, labels without both classes named and left out.
+
+A label is 0, 1, or 255 where a record's truth is not known; each label is judged on the records where it is known.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,16 +22,27 @@ class Scores:
     probabilities: Tensor
     """(record, label) float32."""
     labels: Tensor
-    """(record, label) uint8."""
+    """(record, label) uint8: 0, 1, or 255 where unknown."""
     loss: float
+    """Mean over the records with a known label."""
     auroc: dict[str, float] = field(default_factory=dict)
-    """Per label with both classes in the split."""
+    """Per label with both classes among the records where it is known."""
     auprc: dict[str, float] = field(default_factory=dict)
 
     @property
     def undefined(self) -> tuple[str, ...]:
         """Labels without both classes: not in the macro means."""
         return tuple(name for name in self.label_names if name not in self.auroc)
+
+    @property
+    def positives(self) -> dict[str, int]:
+        """Per label."""
+        return dict(zip(self.label_names, (self.labels == 1).sum(dim=0).tolist(), strict=True))
+
+    @property
+    def known(self) -> dict[str, int]:
+        """Records per label of which its truth is known."""
+        return dict(zip(self.label_names, (self.labels <= 1).sum(dim=0).tolist(), strict=True))
 
     def summary(self) -> dict[str, float]:
         """The macro figures: ``auroc``, ``auprc`` (NaN when no label has both classes), ``loss``, ``num_labels``."""
@@ -46,18 +60,20 @@ def macro(per_label: dict[str, float]) -> float:
 
 
 def label_scores(probabilities: Tensor, labels: Tensor, names: Sequence[str]) -> tuple[dict[str, float], ...]:
-    """AUROC and AUPRC (average precision) of each label that has both classes.
+    """AUROC and AUPRC (average precision) of each label that has both classes, over the records where it is known.
 
-    ``probabilities`` (record, label) in 0..1, ``labels`` (record, label) 0 or 1. Exact, ties as in scikit-learn.
+    ``probabilities`` (record, label) in 0..1, ``labels`` (record, label) 0, 1, or 255 where unknown. Exact, ties as in
+    scikit-learn.
     Computed label by label through torchmetrics, which counts a label without both classes as 0 in its own mean.
     """
-    positives = labels.sum(dim=0)
-    both = ((positives > 0) & (positives < len(labels))).tolist()
+    known = labels <= 1
+    positives, num_known = (labels == 1).sum(dim=0), known.sum(dim=0)
+    both = ((positives > 0) & (positives < num_known)).tolist()
     columns = [column for column, defined in enumerate(both) if defined]
     target = labels.long()
     if not columns:
         return {}, {}
-    pairs = [(probabilities[:, c].contiguous(), target[:, c].contiguous()) for c in columns]
+    pairs = [(probabilities[known[:, c], c], target[known[:, c], c]) for c in columns]
     auroc = torch.stack([binary_auroc(p, t, validate_args=False) for p, t in pairs]).tolist()
     auprc = torch.stack([binary_average_precision(p, t, validate_args=False) for p, t in pairs]).tolist()
     kept = [names[column] for column in columns]
@@ -103,12 +119,12 @@ class SplitScores(Metric):
         """
         index, probabilities, labels, losses = self.compute()
         shape = (-1, len(self.label_names))  # torchmetrics squeezes what holds one number
-        probabilities, labels = probabilities.reshape(shape), labels.reshape(shape)
+        probabilities, labels, losses = probabilities.reshape(shape), labels.reshape(shape), losses.reshape(-1)
         if not torch.isfinite(probabilities).all():
             raise FloatingPointError(
                 "the network gave probabilities that are not numbers: the training has diverged; "
                 "lower the learning rate or set trainer.gradient_clip_val=1"
             )
         auroc, auprc = label_scores(probabilities, labels, self.label_names)
-        loss = float(losses.mean())
+        loss = float(losses[(labels <= 1).any(dim=1)].mean())
         return Scores(self.label_names, index.reshape(-1).cpu(), probabilities.cpu(), labels.cpu(), loss, auroc, auprc)

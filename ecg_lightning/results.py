@@ -90,13 +90,18 @@ def _meta(split: str, data: PTBXLDataModule, checkpoint: Path) -> dict[str, Any]
 
 
 def _metrics(scores: Scores) -> dict[str, Any]:
-    positives = scores.labels.sum(dim=0).tolist()
+    positives, known = scores.positives, scores.known
     return {
         **{key: None if value != value else value for key, value in scores.summary().items()},
         "num_records": len(scores.index),
         "labels": {
-            label: {"positives": count, "auroc": scores.auroc.get(label), "auprc": scores.auprc.get(label)}
-            for label, count in zip(scores.label_names, positives, strict=True)
+            label: {
+                "positives": positives[label],
+                "known": known[label],
+                "auroc": scores.auroc.get(label),
+                "auprc": scores.auprc.get(label),
+            }
+            for label in scores.label_names
         },
         "labels_without_both_classes": list(scores.undefined),
     }

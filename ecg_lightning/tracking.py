@@ -120,7 +120,7 @@ class WandbTracker(WandbLogger):
     @rank_zero_only
     def log_label_table(self, split: str, scores: Scores) -> None:
         """AUROC and AUPRC of each label, and its positives."""
-        positives = dict(zip(scores.label_names, scores.labels.sum(dim=0).tolist(), strict=True))
+        positives = scores.positives
         self.log_table(
             f"{split}/labels",
             columns=["label", "positives", "auroc", "auprc"],

@@ -9,6 +9,7 @@ from tiny import NormNet, norm_net, tiny_classifier, tiny_data, tiny_vit
 from torch.nn import functional as F
 
 from ecg_lightning.classifier import ECGClassifier
+from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.errors import InputError
 from ecg_lightning.optim import HEAD
 from ecg_lightning.signals import Windows
@@ -66,6 +67,73 @@ def test_the_loss_is_the_mean_cross_entropy_over_records_and_labels():
     torch.testing.assert_close(on_stage(classifier).training_step(batch, 0), expected)
 
 
+def some_unknown(labels, share, seed=3):
+    """A copy of ``labels`` with about that share of them not known."""
+    random = torch.Generator().manual_seed(seed)
+    return labels.masked_fill(torch.rand(labels.shape, generator=random) < share, UNKNOWN_LABEL)
+
+
+@pytest.mark.parametrize("pos_weight", [1.0, 3.0])
+@pytest.mark.parametrize("num_windows", [1, 3])
+def test_the_loss_of_a_record_is_that_without_its_unknown_labels(num_windows, pos_weight):
+    classifier = tiny_classifier().double()
+    classifier.pos_weight.fill_(pos_weight)
+    logits = torch.randn(RECORDS, num_windows, 5, dtype=torch.float64)
+    labels = some_unknown(made_up_batch()["labels"], 0.5)
+    labels[2] = UNKNOWN_LABEL
+    losses = classifier.record_losses(logits, labels)
+    for row, (record, label) in enumerate(zip(logits, labels, strict=True)):
+        known = label <= 1
+        weight = torch.tensor(pos_weight)
+        of_known = [
+            F.binary_cross_entropy_with_logits(window[known], label[known].double(), pos_weight=weight)
+            for window in record
+        ]
+        expected = sum(of_known) / num_windows if known.any() else torch.tensor(0.0)
+        assert losses[row].item() == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_unknown_labels_and_whatever_the_network_says_of_them_move_nothing():
+    logits = torch.randn(RECORDS, 2, 5, requires_grad=True)
+    labels = some_unknown(made_up_batch()["labels"], 0.5)
+    unknown = (labels == UNKNOWN_LABEL).unsqueeze(1).expand_as(logits)
+    with torch.no_grad():
+        logits[unknown] *= 1e4
+    tiny_classifier().record_losses(logits, labels).sum().backward()
+    assert (logits.grad[unknown] == 0).all()
+    assert (logits.grad[~unknown] != 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("num_labels", [5, 41, 71])
+def test_where_all_labels_are_known_loss_and_gradient_are_the_plain_mean_to_the_bit(num_labels, dtype):
+    """41: there 41 x (1 / 41) is not 1, and a weight that is not 1 would move every bit behind it."""
+    classifier = tiny_classifier()
+    classifier.pos_weight = torch.rand(num_labels) * 9
+    labels = torch.randint(0, 2, (RECORDS, num_labels), dtype=torch.uint8)
+    logits = torch.randn(RECORDS, 2, num_labels).to(dtype).requires_grad_()
+    target = labels.to(dtype).unsqueeze(1).expand_as(logits)
+    plain = F.binary_cross_entropy_with_logits(logits, target, pos_weight=classifier.pos_weight, reduction="none")
+    plain = plain.mean(dim=(1, 2))
+    losses = classifier.record_losses(logits, labels)
+    assert torch.equal(losses, plain)
+    gradients = [torch.autograd.grad(one.sum(), logits)[0] for one in (losses, plain)]
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("cuts", [(0, 3, 7), (0, 1, 2, 7)])
+def test_unknown_labels_leave_the_mean_over_processes_that_of_the_global_batch(cuts):
+    batch, classifier = made_up_batch(), tiny_classifier().double()
+    batch["ecg"], batch["labels"] = batch["ecg"].double(), some_unknown(batch["labels"], 0.6)
+    batch["labels"][1] = UNKNOWN_LABEL
+    stages = [
+        on_stage(classifier, world_size=len(cuts) - 1).training_step(part_of(batch, a, b), 0).item()
+        for a, b in pairwise(cuts)
+    ]
+    whole = on_stage(classifier).training_step(batch, 0).item()
+    assert sum(stages) / len(stages) == pytest.approx(whole, rel=1e-12)
+
+
 def draws(*, epoch=2, batch_idx=3, seed=7, rank=0, first=0):
     """What dropout and coins make of one training step."""
     backbone = tiny_vit(dropout=0.3)
@@ -113,6 +181,15 @@ def test_balanced_weights_are_negatives_over_positives_of_the_training_split(tin
     classifier.setup("fit")
     positives = data.train_labels().sum(axis=0)
     assert classifier.pos_weight.tolist() == pytest.approx(((64 - positives) / positives).tolist())
+
+
+def test_balanced_weights_count_the_known_labels_alone(tiny_store):
+    data, classifier = tiny_data(tiny_store), tiny_classifier(pos_weight="balanced")
+    data.labels = some_unknown(torch.from_numpy(data.labels), 0.3).numpy()
+    train = data.train_labels()
+    on_stage(classifier, datamodule=data).setup("fit")
+    expected = (train == 0).sum(axis=0) / (train == 1).sum(axis=0)
+    assert classifier.pos_weight.tolist() == pytest.approx(expected.tolist())
 
 
 def test_a_label_without_positives_has_a_finite_weight(tiny_store):

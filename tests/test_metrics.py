@@ -55,6 +55,44 @@ def test_scores_equal_scikit_learn_with_ties_and_degenerate_labels(num_records, 
     assert_equal_to_scikit_learn(*label_scores(probabilities, labels, NAMES), probabilities, labels)
 
 
+@given(
+    num_records=st.integers(1, 60),
+    seed=st.integers(0, 2**31),
+    decimals=st.sampled_from([None, 1]),
+    unknown=st.sampled_from([0.1, 0.5, 0.95]),
+)
+def test_a_label_is_judged_on_the_records_where_it_is_known(num_records, seed, decimals, unknown):
+    probabilities, labels = drawn(num_records, seed=seed, decimals=decimals)
+    labels[torch.from_numpy(np.random.default_rng(seed).random(labels.shape) < unknown)] = 255
+    auroc, auprc = label_scores(probabilities, labels, NAMES)
+    for column, name in enumerate(NAMES):
+        known = labels[:, column] <= 1
+        one = slice(column, column + 1)
+        assert_equal_to_scikit_learn(
+            *({name: value for name, value in of.items() if name == NAMES[column]} for of in (auroc, auprc)),
+            probabilities[known, one], labels[known, one], [name],
+        )  # fmt: skip
+
+
+def test_unknown_labels_stay_in_the_scores_and_are_counted():
+    probabilities, labels = drawn(30)
+    labels[:10, 2] = 255
+    labels[:, 4] = 255
+    scores = scores_of(probabilities, labels, batches=4)
+    assert torch.equal(scores.labels, labels)
+    assert scores.undefined == ("STTC",)
+    assert (scores.known["MI"], scores.known["CD"], scores.known["STTC"]) == (20, 30, 0)
+    assert scores.positives["MI"] == int((labels[10:, 2] == 1).sum())
+    assert scores.positives["STTC"] == 0
+
+
+def test_the_loss_leaves_out_the_records_of_which_nothing_is_known():
+    probabilities, labels = drawn(5)
+    labels[4], labels[3, 1:] = 255, 255
+    losses = torch.tensor([1.0, 1.0, 1.0, 5.0, 0.0])
+    assert scores_of(probabilities, labels, batches=2, losses=losses).loss == 2.0
+
+
 def test_scores_of_many_records_equal_scikit_learn():
     probabilities, labels = drawn(20_000, 3, decimals=3, prevalence=0.01)
     assert_equal_to_scikit_learn(*label_scores(probabilities, labels, NAMES), probabilities, labels)

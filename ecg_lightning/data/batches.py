@@ -11,7 +11,7 @@ class Batch(TypedDict):
     index: Tensor
     """(batch,) int64: the record's place in the data set."""
     labels: Tensor
-    """(batch, label) uint8."""
+    """(batch, label) uint8: 0, 1, or 255 where unknown."""
     ecg: NotRequired[Tensor]
     """(batch, window, lead, time), one window in training; absent where the probe's features are computed already."""
     num_global: int

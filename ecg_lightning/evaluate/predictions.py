@@ -1,4 +1,7 @@
-"""The one file format of predictions: an npz that `evaluate`, `report` and anybody's script read."""
+"""The one file format of predictions: an npz that `evaluate`, `report` and anybody's script read.
+
+``labels`` is 0, 1, or 255 where a record's truth is not known: judge each label on the records with ``labels <= 1``.
+"""
 
 import json
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ class Predictions:
     probabilities: NDArray[np.float32]
     """(record, label)"""
     labels: NDArray[np.uint8]
-    """(record, label)"""
+    """(record, label) 0, 1, or 255 where unknown."""
     label_names: tuple[str, ...]
     meta: dict[str, Any]
     """Task, protocol, split, checkpoint and its hash, store (a list where there are several) and hash, version."""
