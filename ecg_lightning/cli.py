@@ -22,7 +22,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("ecg_lightning.demo", "demo", "the whole story on real records that ship with the package"),
-    "prepare": Command("ecg_lightning.commands", "prepare", "make a store from PTB-XL's files, for a backbone"),
+    "prepare": Command(
+        "ecg_lightning.commands", "prepare", "make a store for a backbone, from PTB-XL or your own records"
+    ),
     "inspect": Command("ecg_lightning.commands", "inspect", "what is in a store, a run or a backbone"),
     "fit": Command("ecg_lightning.training", "fit", "post-train a backbone: linear probe, then fine-tuning"),
     "validate": Command("ecg_lightning.training", "validate", "judge a run on its validation folds"),

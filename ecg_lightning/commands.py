@@ -1,6 +1,7 @@
 """The commands that are not Lightning's: one function each; its signature and docstring are the help."""
 
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 from ecg_lightning.errors import UsageError
@@ -14,30 +15,68 @@ def prepare(
     workers: int | None = None,
     on_error: Literal["stop", "skip"] = "stop",
     overwrite: bool = False,
+    kind: Literal["ptbxl", "wfdb", "files", "manifest"] | None = None,
+    labels: str | None = None,
+    task: str | None = None,
+    codes: str | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 42,
+    seconds: float | None = None,
+    sampling_rate: float | None = None,
+    leads: str | None = None,
+    unit: Literal["mV", "uV", "V"] = "mV",
 ) -> None:
-    """Makes a store from PTB-XL's files: the records at the backbone's rate, through the steps before its crop.
+    """Makes a store: the records at the backbone's rate, through the steps before its crop. It takes PTB-XL; a manifest
+    of your own: a csv with a column path, perhaps patient, fold, age, sex, record, and labels of 0, 1 or empty for
+    unknown; a WFDB folder with SNOMED CT codes in its headers (Dx), as in the PhysioNet/CinC Challenge 2021; or a folder
+    of files without labels, for pre-training. Records other than PTB-XL's may be WFDB, CSV or NPY of any rate and
+    length: they are resampled and cut, and the report says so.
 
     Args:
-        source: folder of PTB-XL (https://physionet.org/content/ptb-xl/1.0.3/), with ptbxl_database.csv in it.
+        source: folder of PTB-XL (https://physionet.org/content/ptb-xl/1.0.3/) or of other records, or a manifest.csv.
         output: the store to write, such as ptbxl-100hz.h5; a stopped run goes on where it was.
         backbone: whose signal the store is made for: a registry name, or the class path of one of your own.
         sizes: arguments of the backbone that are not its defaults, such as '{"sampling_rate": 500}'.
         workers: processes; by default one per core where that pays.
-        on_error: stop at damaged records, or skip them and list them.
+        on_error: stop at damaged or short records, or skip them and list them.
         overwrite: replace an existing store.
+        kind: of the source; found by looking if left out.
+        labels: manifest: the columns that are labels, such as male,afib; all but the six named above if left out.
+        task: manifest: name of its task, for --data.task; the csv's name without .csv if left out.
+        codes: wfdb: a table of codes of your own, with the columns of ecg_lightning/data/snomed.csv.
+        folds: make so many folds by patient where the source has none; 10 if left out.
+        fold: put all records into this one fold instead; 10 is the one that test reads.
+        seed: of the folds that are made.
+        seconds: length of the stored records; what the backbone needs if left out. Longer: windows in training.
+        sampling_rate: Hz, of CSV and NPY files that do not say it.
+        leads: names in the files' order where they have none, such as I,II,V1.
+        unit: of CSV and NPY files that do not say it.
     """
     from ecg_lightning.backbones import backbone_signal
+    from ecg_lightning.data.formats import Layout
     from ecg_lightning.data.prepare import prepare as prepare_store
+    from ecg_lightning.data.sources import SourceOptions
 
-    command = " ".join(
-        [
-            "ecg-lightning",
-            "prepare",
-            f"--backbone {backbone}",
-            f"--on_error {on_error}",
-            *([f"--sizes {sizes}"] if sizes else []),
-        ]
+    options = SourceOptions(
+        kind=kind,
+        layout=Layout(sampling_rate=sampling_rate, leads=_listed(leads), unit=unit),
+        seconds=seconds,
+        labels=_listed(labels),
+        task=task,
+        folds=folds,
+        fold=fold,
+        seed=seed,
+        codes=None if codes is None else Path(codes),
     )
+    of_source = {
+        **{"kind": kind, "labels": labels, "task": task, "codes": codes, "folds": folds, "fold": fold},
+        **{"seed": None if seed == 42 else seed, "seconds": seconds, "sampling_rate": sampling_rate, "leads": leads},
+        **{"unit": None if unit == "mV" else unit},
+    }
+    flags = {"backbone": backbone, "on_error": on_error, "sizes": sizes or None, **of_source}
+    given = [f"--{name} {value}" for name, value in flags.items() if value is not None]
+    command = " ".join(["ecg-lightning", "prepare", *given])
     report = prepare_store(
         source,
         output,
@@ -47,8 +86,14 @@ def prepare(
         overwrite=overwrite,
         progress=sys.stderr.isatty(),
         command=command,
+        options=options,
     )
     print(f"{report.path}: {report.num_records} records; look into it with: ecg-lightning inspect {report.path}")
+
+
+def _listed(names: str | None) -> tuple[str, ...] | None:
+    """Names divided by commas."""
+    return None if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def inspect(target: str | None = None, backbone: str | None = None, json: bool = False, verify: bool = False) -> None:

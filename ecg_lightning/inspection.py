@@ -4,6 +4,8 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ecg_lightning.chains import chain_to_json
 from ecg_lightning.data.labels import label_counts
 from ecg_lightning.data.store import Store
@@ -11,6 +13,10 @@ from ecg_lightning.errors import InputError, joined
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+_OF_SOURCE = ("csv_sha256", "source_sha256", "codes_sha256", "notes", "conforming")
+"""Attributes that only some kinds of sources have."""
 
 
 def inspect_store(path: str | Path, json: bool = False, verify: bool = False) -> dict[str, Any]:
@@ -49,9 +55,18 @@ def store_summary(store: Store) -> dict[str, Any]:
             "dtype": str(store.dtype),
         },
         **attributes,
+        **_source_rates(store),
         "records_with_flat_leads": int((records["num_flat_leads"] > 0).sum()),
         **label_counts(store.likelihood, store.statements, records["strat_fold"], records["patient_id"]),
     }
+
+
+def _source_rates(store: Store) -> dict[str, Any]:
+    """How many files had which rate, in Hz; empty for PTB-XL, which is never resampled."""
+    if "source_sampling_rate" not in store.records:
+        return {}
+    rates, counts = np.unique(store.records["source_sampling_rate"], return_counts=True)
+    return {"source_sampling_rates": {f"{rate:g}": int(count) for rate, count in zip(rates, counts, strict=True)}}
 
 
 def _print(summary: dict[str, Any]) -> None:
@@ -78,16 +93,23 @@ def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("records, patients", f"{summary['records']}, {summary['patients']}"),
         ("signal", f"{signal['num_time_points']} time points at {signal['sampling_rate']:g} Hz, {signal['dtype']}"),
-        ("made from", f"records of {signal['record_rate']:g} Hz, chain {signal['chain']}"),
+        ("made from", f"records {_rates(summary)}, chain {signal['chain']}"),
         ("leads", " ".join(signal["leads"])),
         ("source", f"{summary['source']} ({summary['source_version']})"),
-        ("csv sha256", summary["csv_sha256"]),
+        *((name.replace("_", " "), str(summary[name])) for name in _OF_SOURCE if name in summary),
         ("tables sha256", f"{summary['sha256']} (as written)"),
         ("signal checksums", checked.get(number, f"{number} differ")),
         ("flat leads", f"in {summary['records_with_flat_leads']} records"),
         ("versions", f"format {summary['format_version']}, ecg_lightning {summary['package_version']}"),
         ("command", summary["command"] or "(called from Python)"),
     ]
+
+
+def _rates(summary: dict[str, Any]) -> str:
+    own = f"{summary['signal']['record_rate']:g}"
+    files = summary.get("source_sampling_rates", {own: summary["records"]})
+    told = ", ".join(f"{number} of {rate} Hz" for rate, number in files.items())
+    return f"of {own} Hz" if [*files] == [own] else f"of {own} Hz, resampled: the files are {told}"
 
 
 def _fold_table(summary: dict[str, Any]) -> "Table":

@@ -8,16 +8,18 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from ecg_lightning.data.conversion import Told
 from ecg_lightning.data.store import checksums
 from ecg_lightning.errors import InputError
 
 
 class Finished(NamedTuple):
-    """A record whose signal is written: its row, its checksum, the names of its flat leads."""
+    """A record whose signal is written: its row, its checksum, the names of its flat leads, and what it was."""
 
     row: int
     checksum: int
     flat: list[str]
+    told: Told | None = None
 
 
 class Journal:
@@ -57,8 +59,10 @@ class Journal:
             return ""
         try:
             head, *marked = (json.loads(line) for line in lines)
-            marked = [Finished(*one) for one in marked]
-        except (ValueError, TypeError):  # a power cut can leave blocks of zeros
+            marked = [
+                Finished(row, checksum, flat, Told(*told) if told else None) for row, checksum, flat, told in marked
+            ]
+        except (ValueError, TypeError, IndexError):  # a power cut can leave blocks of zeros
             return "an unfinished store was there, but its journal cannot be read"
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if head["key"] != key or self.partial.stat().st_size < head["offset"] + size:
@@ -76,6 +80,11 @@ class Journal:
             os.fsync(partial.fileno())
         self._file.truncate(0)
         self._write(json.dumps({"key": key, "offset": offset}))
+
+    def forget(self) -> None:
+        """Drops what a former run left, or this one under another key."""
+        self.partial.unlink(missing_ok=True)
+        self.finished, self.offset = {}, 0
 
     def add(self, finished: list[Finished]) -> None:
         """Writes down that these records are finished."""

@@ -1,10 +1,11 @@
-"""From PTB-XL's files to a store: resumable after a kill, nothing half-written under the final name."""
+"""From a source to a store: resumable after a kill, nothing half-written under the final name."""
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ecg_lightning.data.conversion import Job, Outcome, Target, convert_all
 from ecg_lightning.data.journal import Finished, Journal
 from ecg_lightning.data.plan import Plan, make_plan
+from ecg_lightning.data.sources import SourceOptions
 from ecg_lightning.data.store_writing import create_store, finish_store
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.signals import SignalSpec
@@ -32,6 +34,8 @@ class PrepareReport:
         skipped: (ecg_id, why) of the records left out.
         flat_leads: (ecg_id, lead names) of the records with leads that hold one value throughout; they are kept.
         started_over: why the unfinished store that was there could not be used; empty otherwise.
+        notes: what was settled for the user and what was done to records, a sentence each.
+        doubts: (ecg_id, doubts) of the records that are implausible: unit, limb leads, flat or clipped leads; kept.
     """
 
     path: Path
@@ -40,6 +44,8 @@ class PrepareReport:
     skipped: tuple[tuple[int, str], ...] = ()
     flat_leads: tuple[tuple[int, str], ...] = ()
     started_over: str = ""
+    notes: tuple[str, ...] = ()
+    doubts: tuple[tuple[int, str], ...] = ()
 
 
 def prepare(
@@ -52,8 +58,11 @@ def prepare(
     overwrite: bool = False,
     progress: bool = True,
     command: str = "",
+    options: SourceOptions | None = None,
 ) -> PrepareReport:
-    """Writes the store ``output`` with the signals that a backbone of ``signal`` takes, from PTB-XL in ``source``.
+    """Writes the store ``output`` with the signals that a backbone of ``signal`` takes, from the records of ``source``.
+
+    ``options`` say what the source does not: see `ecg_lightning.data.sources`.
 
     Runs the steps of the chain before the crop. A run that was killed goes on where it stopped when called again; flat
     leads are counted and reported, not refused, as PTB-XL ships some. Problems in the table always stop, those in
@@ -69,7 +78,7 @@ def prepare(
             f"on_error is {on_error!r}, workers {workers}: --on_error is stop or skip, --workers 1 or more (or unset)"
         )
     _refuse_existing(output, overwrite)
-    plan = make_plan(source, signal, command)
+    plan = make_plan(source, signal, command, options or SourceOptions())
     try:
         report = _write(plan, output, overwrite, workers, on_error, progress)
     except OSError as error:
@@ -77,7 +86,7 @@ def prepare(
             f"{output} cannot be written ({error}): make room, or name another --output; the same command goes on "
             "from the records that are finished"
         ) from error
-    if progress or report.skipped or report.flat_leads or report.started_over:
+    if progress or report.skipped or report.flat_leads or report.started_over or report.notes:
         _print(report)
     return report
 
@@ -89,9 +98,14 @@ def _write(
     with Journal(output) as journal:
         _refuse_existing(output, overwrite)
         try:
-            started_over = _begin(plan, journal)
+            plan, started_over = _begin(plan, journal)
             resumed = len(journal.finished)
-            problems = _convert(plan, journal, workers, on_error, progress)
+            try:
+                problems = _convert(plan, journal, workers, on_error, progress)
+            except _TooFineError as finer:
+                plan, started_over, resumed = replace(plan, dtype="<f4"), str(finer), 0
+                _start(plan, journal)
+                problems = _convert(plan, journal, workers, on_error, progress)
             report = _report(plan, journal, problems, resumed, started_over)
             _complete(plan, journal, problems)
         except Exception:  # not Ctrl-C: that may come while former work is still being looked through
@@ -108,25 +122,53 @@ def _refuse_existing(output: Path, overwrite: bool) -> None:
         raise InputError(f"{output} exists already: name another --output, or replace it with --overwrite")
 
 
-def _begin(plan: Plan, journal: Journal) -> str:
-    """Takes up the partial store of a former run, or creates one; why one that was there is of no use."""
-    started_over = journal.resume(plan.key, plan.shape, plan.dtype)
-    if not journal.offset:
-        journal.partial.unlink(missing_ok=True)
-        _check_space(journal.partial, plan.num_bytes)
-        journal.start(plan.key, _create(journal.partial, plan, range(len(plan.paths))))
-    return started_over
+class _TooFineError(Exception):
+    """Records of an int16 store turned out to hold finer values."""
+
+
+def _begin(plan: Plan, journal: Journal) -> tuple[Plan, str]:
+    """Takes up the partial store of a former run, or creates one; why one that was there is of no use.
+
+    A former run may have found that the values need float32.
+    """
+    started_over = ""
+    for candidate in (plan, replace(plan, dtype="<f4")):
+        started_over = journal.resume(candidate.key, candidate.shape, candidate.dtype)
+        if journal.offset:
+            return candidate, ""
+    _start(plan, journal)
+    return plan, started_over
+
+
+def _start(plan: Plan, journal: Journal) -> None:
+    journal.forget()
+    _check_space(journal.partial, plan.num_bytes)
+    journal.start(plan.key, _create(journal.partial, plan, range(len(plan.paths))))
 
 
 def _create(path: Path, plan: Plan, rows: Sequence[int]) -> int:
     """Creates the store of these rows of the table, without signals; their offset."""
     kept = np.asarray(rows)
-    measured = {"num_flat_leads": np.zeros(len(kept), np.uint8), "checksum": np.zeros(len(kept), np.uint32)}
-    records = {name: column[kept] for name, column in plan.table.records.items()} | measured
-    table = plan.table
-    return create_store(
-        path, plan.stored, plan.dtype, records, table.likelihood[kept], table.statements, plan.attributes
+    source = plan.source
+    records = {name: column[kept] for name, column in source.records.items()} | _measured(
+        plan, [Finished(row, 0, []) for row in rows]
     )
+    return create_store(
+        path, plan.stored, plan.dtype, records, source.likelihood[kept], source.statements, plan.attributes
+    )
+
+
+def _measured(plan: Plan, finished: Sequence[Finished]) -> dict[str, NDArray[Any]]:
+    """The columns that are known only with the signals; of other sources than PTB-XL what each file was as well."""
+    columns: dict[str, NDArray[Any]] = {
+        "num_flat_leads": np.array([len(one.flat) for one in finished], np.uint8),
+        "checksum": np.array([one.checksum for one in finished], np.uint32),
+    }
+    if plan.source.layout is not None:
+        told = [one.told for one in finished]
+        columns["source_sampling_rate"] = np.array([one.sampling_rate if one else 0 for one in told], np.float64)
+        columns["source_num_time_points"] = np.array([one.num_time_points if one else 0 for one in told], np.int64)
+    return columns
 
 
 def _check_space(path: Path, num_bytes: int) -> None:
@@ -142,13 +184,23 @@ def _convert(plan: Plan, journal: Journal, workers: int | None, on_error: str, p
     """Converts what is not finished yet; problems by row."""
     from rich.progress import Progress
 
-    target = Target(plan.source, journal.partial, journal.offset, plan.stored, plan.record_points, plan.dtype)
-    ecg_ids = plan.table.records["ecg_id"].tolist()
+    target = Target(
+        plan.source.root,
+        journal.partial,
+        journal.offset,
+        plan.stored,
+        plan.record_points,
+        plan.dtype,
+        plan.source.layout,
+    )
+    ecg_ids = plan.source.records["ecg_id"].tolist()
     jobs = [Job(row, ecg_ids[row], path) for row, path in enumerate(plan.paths) if row not in journal.finished]
     problems: dict[int, str] = {}
     with Progress(disable=not progress) as bar, closing(convert_all(target, jobs, workers)) as outcomes:
         records = bar.add_task("records", total=len(plan.paths), completed=len(journal.finished))
         for chunk in outcomes:
+            if plan.source.layout is not None and any(one.too_fine for one in chunk):
+                raise _TooFineError("some records are finer than whole units of 0.001 mV, so all are stored as float32")
             problems |= _note(journal, chunk)
             bar.advance(records, len(chunk))
             if on_error == "stop" and len(problems) >= _ENOUGH_PROBLEMS:
@@ -159,7 +211,7 @@ def _convert(plan: Plan, journal: Journal, workers: int | None, on_error: str, p
 
 
 def _note(journal: Journal, outcomes: Sequence[Outcome]) -> dict[int, str]:
-    journal.add([Finished(one.row, one.checksum, one.flat) for one in outcomes if not one.problem])
+    journal.add([Finished(one.row, one.checksum, one.flat, one.told) for one in outcomes if not one.problem])
     return {one.row: one.problem for one in outcomes if one.problem}
 
 
@@ -176,7 +228,7 @@ def _told(problems: Mapping[int, str], journal: Journal) -> str:
 def _report(
     plan: Plan, journal: Journal, problems: Mapping[int, str], resumed: int, started_over: str
 ) -> PrepareReport:
-    ecg_ids = plan.table.records["ecg_id"].tolist()
+    ecg_ids = plan.source.records["ecg_id"].tolist()
     finished = [journal.finished[row] for row in sorted(journal.finished)]
     return PrepareReport(
         path=journal.output,
@@ -185,18 +237,26 @@ def _report(
         skipped=tuple((ecg_ids[row], problems[row].split(": ", 1)[1]) for row in sorted(problems)),
         flat_leads=tuple((ecg_ids[one.row], ", ".join(one.flat)) for one in finished if one.flat),
         started_over=started_over,
+        notes=(*plan.source.notes, *_done(finished)),
+        doubts=tuple(
+            (ecg_ids[one.row], f"{plan.paths[one.row]}: {'; '.join(one.told.doubts)}")
+            for one in finished
+            if one.told and one.told.doubts
+        ),
     )
+
+
+def _done(finished: Iterable[Finished]) -> list[str]:
+    """What was done to records, and to how many."""
+    counts = Counter(note for one in finished if one.told for note in one.told.notes)
+    return [f"{note}: {number} record{'s' if number > 1 else ''}" for note, number in counts.most_common()]
 
 
 def _complete(plan: Plan, journal: Journal, problems: Mapping[int, str]) -> None:
     """Takes skipped records out, seals the tables, brings all to disk, renames."""
     finished = [journal.finished[row] for row in sorted(journal.finished)]
     path = _without_skipped(plan, journal, [one.row for one in finished]) if problems else journal.partial
-    measured: dict[str, NDArray[Any]] = {
-        "num_flat_leads": np.array([len(one.flat) for one in finished], np.uint8),
-        "checksum": np.array([one.checksum for one in finished], np.uint32),
-    }
-    finish_store(path, measured)
+    finish_store(path, _measured(plan, finished))
     with path.open("rb") as file:
         os.fsync(file.fileno())
     path.replace(journal.output)
@@ -226,9 +286,17 @@ def _print(report: PrepareReport) -> None:
     console = Console(markup=False, highlight=False)
     if report.started_over:
         console.print(f"Started over: {report.started_over}.")
-    for title, rows in (("Skipped records", report.skipped), ("Flat leads (kept)", report.flat_leads)):
+    for note in report.notes:
+        console.print(f"- {note}")
+    doubted = {ecg_id for ecg_id, _ in report.doubts}  # a flat lead is among the doubts
+    flat = [(ecg_id, leads) for ecg_id, leads in report.flat_leads if ecg_id not in doubted]
+    for title, column, rows in (
+        ("Skipped records", "why", report.skipped),
+        ("Flat leads (kept)", "leads", flat),
+        ("Doubtful records (kept)", "what to check", report.doubts),
+    ):
         if rows:
-            table = Table("ecg_id", "why" if rows is report.skipped else "leads", title=f"{title}: {len(rows)}")
+            table = Table("ecg_id", column, title=f"{title}: {len(rows)}")
             for ecg_id, text in rows:
                 table.add_row(str(ecg_id), text)
             console.print(table)

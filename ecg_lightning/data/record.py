@@ -58,7 +58,7 @@ def read_record(
     header = _plain_header(_header_text(path))
     if header is None:
         header, ecg = _read_with_wfdb(path)
-        return _whole_units(ecg[_check_header(path, header, leads, sampling_rate, num_time_points)])
+        return whole_units(ecg[_check_header(path, header, leads, sampling_rate, num_time_points)])
     places = _check_header(path, header, leads, sampling_rate, num_time_points)
     return np.ascontiguousarray(_read_plain(path, header).T[places])
 
@@ -237,7 +237,7 @@ def _wfdb() -> ModuleType:
     return wfdb  # type: ignore[no-any-return]
 
 
-def _whole_units(ecg: NDArray[np.float64]) -> NDArray[np.int16] | NDArray[np.float64]:
+def whole_units(ecg: NDArray[np.float64]) -> NDArray[np.int16] | NDArray[np.float64]:
     """``ecg`` (lead, time) in mV as int16 where that loses nothing, as it is otherwise."""
     units = ecg / MILLIVOLTS_PER_UNIT
     whole = np.rint(units)
