@@ -27,14 +27,14 @@ def prepare(
     leads: str | None = None,
     unit: Literal["mV", "uV", "V"] = "mV",
 ) -> None:
-    """Makes a store: the records at the backbone's rate, through the steps before its crop. It takes PTB-XL; a manifest
-    of your own: a csv with a column path, perhaps patient, fold, age, sex, record, and labels of 0, 1 or empty for
-    unknown; a WFDB folder with SNOMED CT codes in its headers (Dx), as in the PhysioNet/CinC Challenge 2021; or a folder
-    of files without labels, for pre-training. Records other than PTB-XL's may be WFDB, CSV or NPY of any rate and
-    length: they are resampled and cut, and the report says so.
+    """Makes a store: the records at the backbone's rate, through the steps before its crop.
 
     Args:
-        source: folder of PTB-XL (https://physionet.org/content/ptb-xl/1.0.3/) or of other records, or a manifest.csv.
+        source: folder of PTB-XL (https://physionet.org/content/ptb-xl/1.0.3/); or a manifest of your own, a csv with a
+            column path, perhaps patient, fold, age, sex and record, and labels of 0, 1 or empty for unknown; or a WFDB
+            folder with SNOMED CT codes in its headers (Dx), as in the PhysioNet/CinC Challenge 2021; or, for
+            pre-training, a folder of files without labels. All but PTB-XL may hold WFDB, CSV or NPY of any rate and
+            length, which is resampled and cut; the report says so.
         output: the store to write, such as ptbxl-100hz.h5; a stopped run goes on where it was.
         backbone: whose signal the store is made for: a registry name, or the class path of one of your own.
         sizes: arguments of the backbone that are not its defaults, such as '{"sampling_rate": 500}'.
