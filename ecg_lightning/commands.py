@@ -58,9 +58,10 @@ def prepare(
     from ecg_lightning.data.prepare import prepare as prepare_store
     from ecg_lightning.data.sources import SourceOptions
 
+    said_nothing = sampling_rate is None and leads is None and unit == "mV"
     options = SourceOptions(
         kind=kind,
-        layout=Layout(sampling_rate=sampling_rate, leads=_listed(leads), unit=unit),
+        layout=None if said_nothing else Layout(sampling_rate=sampling_rate, leads=_listed(leads), unit=unit),
         seconds=seconds,
         labels=_listed(labels),
         task=task,

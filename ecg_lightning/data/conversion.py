@@ -12,17 +12,18 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecg_lightning.chains import run_record_chain
-from ecg_lightning.data.any_record import conformed
-from ecg_lightning.data.formats import Layout
 from ecg_lightning.data.record import MILLIVOLTS_PER_UNIT, flat_leads, read_record
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import StoredSignal
+
+if TYPE_CHECKING:
+    from ecg_lightning.data.formats import Layout
 
 CHUNK = 16
 """Records per job."""
@@ -43,7 +44,7 @@ class Target:
     stored: StoredSignal
     record_points: int
     dtype: str
-    layout: Layout | None
+    layout: "Layout | None"
 
 
 class Job(NamedTuple):
@@ -132,6 +133,8 @@ def _signal(target: Target, job: Job) -> tuple[NDArray[Any], list[str], Told | N
     if target.layout is None:
         ecg = read_record(path, stored.leads, stored.record_rate, target.record_points)
     else:
+        from ecg_lightning.data.any_record import conformed  # PTB-XL's workers do without the formats
+
         ecg, sampling_rate, length, notes, doubts = conformed(path, target.layout, stored, target.record_points)
         told = Told(sampling_rate, length, notes, doubts)
     flat = flat_leads(ecg, stored.leads)

@@ -12,7 +12,6 @@ import numpy as np
 
 import ecg_lightning
 from ecg_lightning.chains import chain_to_json, run_record_chain
-from ecg_lightning.data.any_record import conformed
 from ecg_lightning.data.record import MILLIVOLTS_PER_UNIT, header_length
 from ecg_lightning.data.sources import Source, SourceOptions, read_source
 from ecg_lightning.data.sources.source import WORDS
@@ -121,6 +120,8 @@ def _asked_length(signal: SignalSpec, seconds: float | None) -> int:
 
 def _first_is_whole(plan: Plan) -> bool:
     """Whether the first record that can be read is in whole units: a guess, which `prepare` drops where it fails."""
+    from ecg_lightning.data.any_record import conformed
+
     source = plan.source
     assert source.layout is not None
     for path in source.paths[:16]:

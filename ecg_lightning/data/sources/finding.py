@@ -4,8 +4,6 @@ from pathlib import Path
 
 from ecg_lightning.data.labels import check_whole_ptbxl, label_counts
 from ecg_lightning.data.ptbxl import STATEMENTS, TABLE, read_table
-from ecg_lightning.data.sources.folders import read_file_folder, read_wfdb_folder
-from ecg_lightning.data.sources.manifest import read_manifest
 from ecg_lightning.data.sources.source import WORDS, Kind, Source, SourceOptions
 from ecg_lightning.errors import InputError
 
@@ -30,6 +28,10 @@ def read_source(source: Path, options: SourceOptions, record_rate: float) -> Sou
         )
     if kind == "ptbxl":
         return _ptbxl(source, options, record_rate)
+
+    from ecg_lightning.data.sources.folders import read_file_folder, read_wfdb_folder
+    from ecg_lightning.data.sources.manifest import read_manifest
+
     if kind == "manifest":
         return read_manifest(source, options)
     return read_wfdb_folder(source, options) if kind == "wfdb" else read_file_folder(source, options)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ecg_lightning.data.formats import find_recordings
+from ecg_lightning.data.formats import Layout, find_recordings
 from ecg_lightning.data.formats.recording import facts_of_comments
 from ecg_lightning.data.labels import Statements
 from ecg_lightning.data.sources.folds import chosen_folds
@@ -93,7 +93,7 @@ def _unlabelled(root: Path, files: Sequence[Path], options: SourceOptions) -> So
         likelihood=np.zeros((len(paths), 0), np.uint8),
         statements=Statements((), {}),
         attributes={"source_sha256": hashlib.sha256("\n".join(listed).encode()).hexdigest()},
-        layout=options.layout,
+        layout=options.layout or Layout(),
         notes=("no patients are named: each record counts as one", note),
     )
 

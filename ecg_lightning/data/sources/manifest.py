@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_lightning.data.formats import Layout
 from ecg_lightning.data.labels import ABSENT, UNKNOWN, Statements, Task
 from ecg_lightning.data.sources.folds import chosen_folds
 from ecg_lightning.data.sources.source import Source, SourceOptions, basic_columns
@@ -94,7 +95,7 @@ def read_manifest(path: Path, options: SourceOptions) -> Source:
         likelihood=likelihood,
         statements=_statements(labels, options.task or path.stem),
         attributes={"manifest": path.name, "csv_sha256": hashlib.sha256(content).hexdigest()},
-        layout=options.layout,
+        layout=options.layout or Layout(),
         notes=tuple(notes),
     )
 

@@ -1,16 +1,18 @@
 """What every kind of source is read into, and what the user says of a source."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.data.formats import Layout
 from ecg_lightning.data.labels import Statements
 from ecg_lightning.errors import UsageError
+
+if TYPE_CHECKING:
+    from ecg_lightning.data.formats import Layout
 
 Kind = Literal["ptbxl", "wfdb", "files", "manifest"]
 WORDS: Mapping[Kind, str] = {
@@ -45,7 +47,7 @@ class Source:
     likelihood: NDArray[np.uint8]
     statements: Statements
     attributes: dict[str, str]
-    layout: Layout | None = None
+    layout: "Layout | None" = None
     notes: tuple[str, ...] = ()
 
 
@@ -55,7 +57,7 @@ class SourceOptions:
 
     Attributes:
         kind: of the source; found by looking where it is None.
-        layout: rate, leads and unit of files that do not say them.
+        layout: rate, leads and unit of files that do not say them; None where nothing was said.
         seconds: length of the stored records; by default what the backbone needs.
         labels: columns of a manifest that are labels; all that have no other meaning by default.
         task: name of a manifest's task; its file's stem by default.
@@ -69,7 +71,7 @@ class SourceOptions:
     """
 
     kind: Kind | None = None
-    layout: Layout = field(default_factory=Layout)
+    layout: "Layout | None" = None
     seconds: float | None = None
     labels: tuple[str, ...] | None = None
     task: str | None = None
