@@ -152,7 +152,8 @@ def contents_of(file: Any) -> Contents:
 
 
 def _layout(dataset: Any) -> Layout:
-    return Layout(int(dataset.id.get_offset()), tuple(dataset.shape), dataset.dtype.str)
+    offset = dataset.id.get_offset() or 0  # None: HDF5 gives no room to the likelihoods of a source without statements
+    return Layout(int(offset), tuple(dataset.shape), dataset.dtype.str)
 
 
 def _check(path: Path, contents: Contents) -> None:
