@@ -185,8 +185,8 @@ def test_balanced_weights_are_negatives_over_positives_of_the_training_split(tin
 
 def test_balanced_weights_count_the_known_labels_alone(tiny_store):
     data, classifier = tiny_data(tiny_store), tiny_classifier(pos_weight="balanced")
-    data.labels = some_unknown(torch.from_numpy(data.labels), 0.3).numpy()
-    train = data.train_labels()
+    train = some_unknown(torch.from_numpy(data.train_labels()), 0.3).numpy()
+    data.train_labels = lambda: train
     on_stage(classifier, datamodule=data).setup("fit")
     expected = (train == 0).sum(axis=0) / (train == 1).sum(axis=0)
     assert classifier.pos_weight.tolist() == pytest.approx(expected.tolist())
