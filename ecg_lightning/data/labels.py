@@ -81,11 +81,8 @@ class Statements:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, NDArray[Any]]) -> "Statements":
-        """What `to_columns` gave; of a store made before sources stated their tasks, PTB-XL's six."""
+        """What `to_columns` gave."""
         codes = tuple(map(str, columns["codes"]))
-        if "task_names" not in columns:
-            flags = {kind: columns[kind].astype(bool) for kind in _KINDS}
-            return ptbxl_statements(codes, flags, columns["subclass"].tolist(), columns["superclass"].tolist())
         rest = {name: column for name, column in columns.items() if name not in ("codes", *_TASK_COLUMNS)}
         names, labels, complete = (columns[name] for name in _TASK_COLUMNS)
         tasks = {

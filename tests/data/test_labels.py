@@ -112,11 +112,6 @@ def test_statements_survive_the_way_into_columns_and_back():
         assert np.array_equal(back.columns[name], column)
 
 
-def test_columns_of_a_store_without_tasks_give_those_of_ptbxl():
-    former = {name: column for name, column in STATEMENTS.to_columns().items() if not name.startswith("task_")}
-    assert Statements.from_columns(former).tasks == STATEMENTS.tasks
-
-
 def test_a_source_without_labels_survives_as_well_and_its_tasks_are_refused_with_the_reason():
     back = Statements.from_columns(Statements((), {}).to_columns())
     assert (back.codes, back.tasks, back.of_ptbxl) == ((), {}, False)
