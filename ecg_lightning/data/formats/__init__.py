@@ -1,4 +1,4 @@
-"""Reads ECGs out of whatever files they are in: WFDB, CSV, NPY and NPZ."""
+"""Reads one's own ECGs: WFDB, CSV, NPY, and by the extra `formats` DICOM, HL7 aECG and GE MUSE XML."""
 
 from ecg_lightning.data.formats.conforming import conform
 from ecg_lightning.data.formats.doubts import warnings_of

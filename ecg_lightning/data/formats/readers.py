@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ecg_lightning.data.formats.arrays import read_array
+from ecg_lightning.data.formats.dicom import is_dicom, read_dicom
 from ecg_lightning.data.formats.recording import Layout, Recording
 from ecg_lightning.data.formats.tables import read_csv
 from ecg_lightning.data.formats.wfdb_files import read_wfdb, segments_of
+from ecg_lightning.data.formats.xml_files import read_xml
 from ecg_lightning.errors import InputError, joined
 
 READERS: dict[str, Callable[[Path, Layout], Recording]] = {
@@ -15,6 +17,8 @@ READERS: dict[str, Callable[[Path, Layout], Recording]] = {
     ".tsv": read_csv,
     ".npy": read_array,
     ".npz": read_array,
+    ".xml": lambda path, layout: read_xml(path),
+    ".dcm": lambda path, layout: read_dicom(path),
 }
 _PARTS = (".dat", ".mat")
 """What lies beside a header and belongs to it."""
@@ -67,7 +71,13 @@ def read_recording(path: Path, layout: Layout) -> Recording:
         InputError: naming the file, for a format that is not read and for all that is wrong with it.
     """
     path = _record(Path(path))
-    return READERS[path.suffix.lower()](path, layout)
+    return READERS[_kind(path)](path, layout)
+
+
+def _kind(path: Path) -> str:
+    """The extension that tells the reader; DICOM is known by its content too."""
+    suffix = path.suffix.lower()
+    return ".dcm" if suffix not in READERS and suffix not in NOT_READ and is_dicom(path) else suffix
 
 
 def _record(path: Path) -> Path:
@@ -78,7 +88,7 @@ def _record(path: Path) -> Path:
             return header
     if not path.exists():
         raise InputError(f"{path} does not exist: check the path")
-    if suffix not in READERS:
+    if _kind(path) not in READERS:
         why = NOT_READ.get(suffix, f"files {suffix or 'without extension'} are not read: {_CONVERT}")
         raise InputError(f"{path}: {why} (read are {', '.join(READERS)})")
     return path
@@ -95,6 +105,6 @@ def _search(folder: Path) -> list[Path]:
             _record(unread[0])
         except InputError as error:
             raise InputError(f"{error}; {len(unread)} such files below {folder}") from None
-    if records := [path for path in files if path.suffix.lower() in READERS]:
+    if records := [path for path in files if _kind(path) in READERS]:
         return records
     raise InputError(f"{folder} holds no records (read are {', '.join(READERS)}): check the path, or {_CONVERT}")

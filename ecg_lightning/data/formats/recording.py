@@ -13,6 +13,13 @@ from ecg_lightning.errors import InputError, UsageError
 MILLIVOLTS = {"mV": 1.0, "uV": 0.001, "V": 1000.0}
 """The units that files hold, and what one of each is in mV."""
 
+_UNITS = {
+    **{name: 1.0 for name in ("mv", "millivolt", "millivolts")},
+    **{name: 0.001 for name in ("uv", "µv", "μv", "microvolt", "microvolts")},  # micro sign and Greek mu
+    **{name: 1e-6 for name in ("nv", "nanovolt", "nanovolts")},
+    **{name: 1000.0 for name in ("v", "volt", "volts")},
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:
@@ -22,7 +29,9 @@ class Recording:
         ecg: voltage in mV, (lead, time); finite throughout.
         sampling_rate: Hz.
         leads: the leads' names as the file spells them (`lead_name` knows the aliases).
-        facts: what the file says of the record besides, as text: header comments such as ``Age`` or ``Dx``, ids, dates.
+        facts: what the file says of the record besides, as it is written there. Comments of WFDB headers and CSV files
+            keep their names (``Age``, ``Sex``, ``Dx``); aECG, MUSE and DICOM give ``PatientID``, ``Age`` (years),
+            ``Sex``, ``Date``, ``Statements`` where they have them. Names of patients are left out.
     """
 
     ecg: NDArray[np.float64]
@@ -80,30 +89,69 @@ def make_recording(
     return Recording(np.ascontiguousarray(values), float(sampling_rate), tuple(leads), dict(facts))
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's content.
+def read_bytes(path: Path, at_most: int = 8 * MAX_VALUES) -> bytes:
+    """The file's content, of ``at_most`` so many bytes.
 
     Raises:
         InputError: for a file that cannot be read, or is longer than any ECG.
     """
     try:
-        check_size(path, path.stat().st_size)
+        check_size(path, path.stat().st_size, at_most)
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): mend its permissions, or leave it out") from error
 
 
-def check_size(path: Path, num_bytes: int) -> None:
+def check_size(path: Path, num_bytes: int, at_most: int = 8 * MAX_VALUES) -> None:
     """Refuses what is longer than any ECG, before memory is asked for.
 
     Raises:
-        InputError: above eight bytes for each of `MAX_VALUES`.
+        InputError: above ``at_most`` bytes.
     """
-    if num_bytes > 8 * MAX_VALUES:
+    if num_bytes > at_most:
         raise InputError(
-            f"{path} holds {num_bytes / 2**30:.1f} GiB, at most {8 * MAX_VALUES / 2**30:.0f} GiB are read: cut it into "
+            f"{path} holds {num_bytes / 2**20:.0f} MiB, at most {at_most / 2**20:.0f} MiB are read: cut it into "
             "records of the length that the network takes"
         )
+
+
+def unit_scale(path: Path, lead: str, unit: str) -> float:
+    """What one ``unit`` is in mV, as files spell it: ``uV``, ``MICROVOLTS`` ...
+
+    Raises:
+        InputError: for a unit that is no voltage.
+    """
+    if unit.strip().lower() not in _UNITS:
+        raise InputError(f"{path}: the unit of lead {lead} is {unit!r}, known are mV, uV, nV and V: convert the file")
+    return _UNITS[unit.strip().lower()]
+
+
+def to_float(path: Path, what: str, text: str) -> float:
+    """``text`` as a finite number.
+
+    Raises:
+        InputError: naming what it is of.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not np.isfinite(number):
+        raise InputError(f"{path}: {what} is {text[:40]!r}, it must be a number: fetch or export the file again")
+    return number
+
+
+def stack_leads(path: Path, leads: Sequence[tuple[str, NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """Leads with their names -> (lead, time).
+
+    Raises:
+        InputError: for no leads, or leads of unequal length.
+    """
+    lengths = {name: len(signal) for name, signal in leads}
+    if len(set(lengths.values())) != 1:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items()) or "none"
+        raise InputError(f"{path}: its leads must be there and of one length, time points are: {told}: export it again")
+    return np.stack([signal for _, signal in leads])
 
 
 def facts_of_comments(lines: Sequence[str]) -> dict[str, str]:

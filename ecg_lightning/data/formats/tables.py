@@ -17,22 +17,13 @@ from ecg_lightning.data.formats.recording import (
     facts_of_comments,
     make_recording,
     read_bytes,
+    unit_scale,
 )
 from ecg_lightning.data.formats.time_column import COUNTERS, is_time, rate_of
 from ecg_lightning.errors import InputError
 
 _DELIMITERS = ("\t", ";", ",")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
-_UNITS = {
-    "mv": "mV",
-    "millivolts": "mV",
-    "uv": "uV",
-    "µv": "uV",
-    "μv": "uV",
-    "microvolts": "uV",
-    "v": "V",
-    "volts": "V",
-}
 _EXPORT = "export it again with a column per lead, a row per time point"
 
 
@@ -57,7 +48,7 @@ def read_csv(path: Path, layout: Layout) -> Recording:
     header = first if named else [""] * len(first)
     columns, rate = _time(path, header, values, layout, named)
     leads = _leads(path, [header[column] for column in columns], values, layout, named)
-    scales = [MILLIVOLTS[_unit(path, lead, layout)] for lead in leads]
+    scales = [_scale(path, header[column], layout) for column in columns]
     ecg = values[:, columns].T * np.array(scales)[:, None]
     return make_recording(path, ecg, rate, leads, facts_of_comments(comments))
 
@@ -180,14 +171,12 @@ def _leads(
     return tuple(layout.leads)
 
 
-def _unit(path: Path, lead: str, layout: Layout) -> str:
-    """The unit of a column: that behind its name, or the layout's."""
+def _scale(path: Path, lead: str, layout: Layout) -> float:
+    """What one of a column's values is in mV: by the unit behind its name, or the layout's."""
     told = unit_in(lead)
     if told is None:
-        return layout.unit
-    if told.lower() not in _UNITS:
-        raise InputError(f"{path}: the unit of {lead} is no voltage, known are mV, uV and V: convert the column")
-    unit = _UNITS[told.lower()]
-    if layout.unit not in ("mV", unit):
-        raise InputError(f"{path}: column {lead} is in {unit}, --unit says {layout.unit}: leave --unit out")
-    return unit
+        return MILLIVOLTS[layout.unit]
+    scale = unit_scale(path, lead, told)
+    if layout.unit != "mV" and scale != MILLIVOLTS[layout.unit]:
+        raise InputError(f"{path}: column {lead} is in {told}, --unit says {layout.unit}: leave --unit out")
+    return scale
