@@ -211,7 +211,8 @@ def _check_claims(path: Path, header: Any) -> None:
         for name, segment in zip(header.seg_name, segments, strict=True):
             if segment is None:
                 raise InputError(f"{path}.hea: missing time points (segment {name!r}): leave the record out")
-            _check_claims(path.with_name(name), segment)
+            if segment.sig_len:  # the first may be a mere layout
+                read_whole_record(path.with_name(name))  # for its checks; wfdb looks at no checksum of a segment
         return
     files = {name for name in header.file_name or () if name != "~"}
     claimed = (header.sig_len or 0) * (header.n_sig or 0)
@@ -222,6 +223,8 @@ def _check_claims(path: Path, header: Any) -> None:
             f"{path}.hea says {header.sig_len} time points of {header.n_sig} leads, its files have {num_bytes} bytes "
             f"(and at most {MAX_VALUES} values are read): {_FETCH}, or cut the record"
         )
+    if any((skew or 0) > (header.sig_len or 0) for skew in header.skew or ()):
+        raise InputError(f"{path}.hea: a skew beyond the record's end: {_FETCH}")
     if any(frame != 1 for frame in header.samps_per_frame or ()):
         raise InputError(
             f"{path}.hea: {max(header.samps_per_frame)} values per time point in some leads, wfdb would average them: "

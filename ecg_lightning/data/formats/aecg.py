@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.data.formats.recording import Recording, make_recording, stack_leads, to_float, unit_scale
+from ecg_lightning.data.formats.recording import Recording, make_recording, stack_leads, to_float
+from ecg_lightning.data.formats.units import unit_scale
 from ecg_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ def read_aecg(path: Path, root: "Element") -> Recording:
         InputError: for no or several rhythm strips, leads of unequal length, values that are no such lists.
     """
     sequences = _rhythm_strip(path, root)
-    clocks = [value for code, value in sequences if code.startswith("TIME_")]
+    rates = {_rate(path, value) for code, value in sequences if code.startswith("TIME_")}
     leads = [(code, _voltage(path, code, value)) for code, value in sequences if not code.startswith("TIME_")]
-    if len(clocks) != 1:
-        raise InputError(f"{path} has {len(clocks)} time sequences in its rhythm strip, it must have one: {_EXPORT}")
+    if len(rates) != 1:
+        raise InputError(f"{path} tells {len(rates)} rates for its rhythm strip, it must tell one: {_EXPORT}")
     ecg = stack_leads(path, leads)
-    return make_recording(path, ecg, _rate(path, clocks[0]), [code for code, _ in leads], _facts(root))
+    return make_recording(path, ecg, rates.pop(), [code for code, _ in leads], _facts(root))
 
 
 def _rhythm_strip(path: Path, root: "Element") -> list[tuple[str, "Element"]]:

@@ -3,7 +3,6 @@
 import io
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ecg_lightning.data.formats.recording import MILLIVOLTS, Layout, Recording, check_size, make_recording, read_bytes
+from ecg_lightning.data.formats.recording import Layout, Recording, check_size, make_recording, read_bytes
+from ecg_lightning.data.formats.units import MILLIVOLTS
 from ecg_lightning.errors import InputError, joined
 
 _SAVE = "save the ECG again with numpy.save, as numbers of shape (lead, time)"
@@ -47,7 +47,9 @@ def _only_member(path: Path) -> bytes:
                 raise InputError(f"{path} holds {len(members)} arrays ({names}), one is read: {_SAVE}")
             check_size(path, members[0].file_size)
             return archive.read(members[0])
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of a damaged archive zipfile raises nearly every type
         raise InputError(f"{path} is no NPZ file, or it is damaged ({error}): {_SAVE}") from error
 
 
@@ -58,7 +60,7 @@ def _parse(path: Path, content: bytes) -> NDArray[Any]:
         version = npy.read_magic(stream)
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, by_column, dtype = read_header(stream)
-    except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+    except Exception as error:  # of a damaged header numpy raises nearly every type
         raise InputError(f"{path} is no NPY file, or its header is damaged ({error}): {_SAVE}") from error
     if dtype.kind not in "fiu":
         raise InputError(f"{path} holds {dtype}, not numbers; what may run code is never loaded: {_SAVE}")

@@ -38,12 +38,8 @@ def conform(
             does not name the file: a recording does not know it.
     """
     notes: list[str] = []
-    problems: list[str] = []
-    seconds = recording.ecg.shape[1] / recording.sampling_rate
     ratio = _ratio(sampling_rate, recording.sampling_rate)
-    if num_time_points is not None and _length(recording.ecg.shape[1], ratio) < num_time_points:
-        needed = num_time_points / sampling_rate
-        problems.append(f"it lasts {seconds:.4g} s, the network takes {needed:.4g} s: {_LEAVE_OUT}")
+    problems = _length_problems(recording, ratio, sampling_rate, num_time_points)
     try:
         ecg = _pick(recording, leads, notes)
     except ValueError as error:
@@ -90,13 +86,22 @@ def _pick(recording: Recording, leads: Sequence[str], notes: list[str]) -> NDArr
 
 
 def _ratio(to: float, sampling_rate: float) -> Fraction:
-    """New time points per old one, as a fraction small enough for a filter."""
-    return (Fraction(to) / Fraction(sampling_rate)).limit_denominator(10_000)
+    """New time points per old one, as a fraction of numbers small enough for a filter."""
+    if not 0.001 <= to / sampling_rate <= 1000:
+        raise InputError(f"{sampling_rate:g} Hz is too far from {to:g} Hz: is the rate right? Mend it in the file")
+    ratio = Fraction(to) / Fraction(sampling_rate)
+    return ratio.limit_denominator(10_000) if ratio < 1 else 1 / (1 / ratio).limit_denominator(10_000)
 
 
-def _length(num_time_points: int, ratio: Fraction) -> int:
-    """Time points behind `_resample`."""
-    return -(-num_time_points * ratio.numerator // ratio.denominator)
+def _length_problems(recording: Recording, ratio: Fraction, sampling_rate: float, needed: int | None) -> list[str]:
+    """Whether the recording, resampled by ``ratio``, is too short for ``needed`` time points."""
+    length = -(-recording.ecg.shape[1] * ratio.numerator // ratio.denominator)
+    if needed is None or length >= needed:
+        return []
+    return [
+        f"it lasts {length / sampling_rate:.4g} s ({length} time points at {sampling_rate:g} Hz), the network takes "
+        f"{needed / sampling_rate:.4g} s ({needed}): {_LEAVE_OUT}"
+    ]
 
 
 def _resample(ecg: NDArray[np.float64], ratio: Fraction) -> NDArray[np.float64]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ecg_lightning.data.formats.extras import needs_extra
 from ecg_lightning.data.formats.lead_names import is_lead
-from ecg_lightning.data.formats.recording import Recording, check_size, make_recording, unit_scale
+from ecg_lightning.data.formats.recording import Recording, check_size, make_recording
+from ecg_lightning.data.formats.units import unit_scale
 from ecg_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def read_dicom(path: Path) -> Recording:
     """
     with needs_extra(path, "pydicom"):
         import pydicom
+        from pydicom.waveforms.numpy_handler import multiplex_array
     try:
         check_size(path, path.stat().st_size)
         syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID", "none")
@@ -65,6 +67,9 @@ def read_dicom(path: Path) -> Recording:
         index = _rhythm(path, dataset)
         group = dataset.WaveformSequence[index]
         ecg = _voltage(path, group, dataset.waveform_array(index).T)
+        if padding := group.get("WaveformPaddingValue"):
+            counts = multiplex_array(dataset, index, as_raw=True).T
+            ecg[counts == np.frombuffer(padding, counts.dtype)[0]] = np.nan
         leads = [_lead(channel) for channel in group.ChannelDefinitionSequence]
         return make_recording(path, ecg, float(group.SamplingFrequency), leads, _facts(dataset))
     except InputError:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.data.formats.recording import Recording, make_recording, stack_leads, to_float, unit_scale
+from ecg_lightning.data.formats.recording import Recording, make_recording, stack_leads, to_float
+from ecg_lightning.data.formats.units import unit_scale
 from ecg_lightning.errors import InputError
 
 if TYPE_CHECKING:

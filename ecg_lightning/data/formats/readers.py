@@ -41,13 +41,16 @@ NOT_READ = {
 }
 """Formats of ECGs that turn up and are not read, and what to do."""
 
+_SIGNALS = (".mat", ".dat", ".edf", ".bdf", ".scp", ".ecg")
+"""Of these, the ones that would be records left out of a folder; the others may lie beside its records."""
+
 
 def find_recordings(paths: Sequence[str | Path]) -> list[Path]:
     """The records that ``paths`` name, in the order given; folders are searched to the bottom and sorted.
 
     A WFDB record is its header: below a folder that holds any ``.hea`` only these are records (not the tables beside
     them), less the segments that another header there is made of. It may also be named by its ``.dat`` or ``.mat``, or
-    without extension. Hidden files are passed over.
+    without extension. Files that hold no signal, such as tables and pictures, and hidden ones are passed over.
 
     Raises:
         InputError: naming every path that does not exist, holds no record or is of a format that is not read.
@@ -100,11 +103,12 @@ def _search(folder: Path) -> list[Path]:
     if headers := [path for path in files if path.suffix.lower() == ".hea"]:
         segments = {header.with_name(f"{name}.hea") for header in headers for name in segments_of(header)}
         return [header for header in headers if header not in segments]
-    if unread := [path for path in files if path.suffix.lower() in NOT_READ]:
-        try:
-            _record(unread[0])
-        except InputError as error:
-            raise InputError(f"{error}; {len(unread)} such files below {folder}") from None
+    if unread := [path for path in files if path.suffix.lower() in _SIGNALS]:
+        why = NOT_READ[unread[0].suffix.lower()]
+        raise InputError(
+            f"{folder} holds {len(unread)} records that are not read, such as {unread[0]}: {why} (or name "
+            "the files that are to be read)"
+        )
     if records := [path for path in files if _kind(path) in READERS]:
         return records
     raise InputError(f"{folder} holds no records (read are {', '.join(READERS)}): check the path, or {_CONVERT}")

@@ -7,18 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_lightning.data.formats.units import MILLIVOLTS
 from ecg_lightning.data.record import MAX_VALUES
 from ecg_lightning.errors import InputError, UsageError
-
-MILLIVOLTS = {"mV": 1.0, "uV": 0.001, "V": 1000.0}
-"""The units that files hold, and what one of each is in mV."""
-
-_UNITS = {
-    **{name: 1.0 for name in ("mv", "millivolt", "millivolts")},
-    **{name: 0.001 for name in ("uv", "µv", "μv", "microvolt", "microvolts")},  # micro sign and Greek mu
-    **{name: 1e-6 for name in ("nv", "nanovolt", "nanovolts")},
-    **{name: 1000.0 for name in ("v", "volt", "volts")},
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +104,6 @@ def check_size(path: Path, num_bytes: int, at_most: int = 8 * MAX_VALUES) -> Non
             f"{path} holds {num_bytes / 2**20:.0f} MiB, at most {at_most / 2**20:.0f} MiB are read: cut it into "
             "records of the length that the network takes"
         )
-
-
-def unit_scale(path: Path, lead: str, unit: str) -> float:
-    """What one ``unit`` is in mV, as files spell it: ``uV``, ``MICROVOLTS`` ...
-
-    Raises:
-        InputError: for a unit that is no voltage.
-    """
-    if unit.strip().lower() not in _UNITS:
-        raise InputError(f"{path}: the unit of lead {lead} is {unit!r}, known are mV, uV, nV and V: convert the file")
-    return _UNITS[unit.strip().lower()]
 
 
 def to_float(path: Path, what: str, text: str) -> float:

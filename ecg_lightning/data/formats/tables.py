@@ -10,16 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_lightning.data.formats.lead_names import is_lead, lead_name, unit_in
-from ecg_lightning.data.formats.recording import (
-    MILLIVOLTS,
-    Layout,
-    Recording,
-    facts_of_comments,
-    make_recording,
-    read_bytes,
-    unit_scale,
-)
-from ecg_lightning.data.formats.time_column import COUNTERS, is_time, rate_of
+from ecg_lightning.data.formats.recording import Layout, Recording, facts_of_comments, make_recording, read_bytes
+from ecg_lightning.data.formats.time_column import COUNTERS, is_time, is_time_unit, rate_of
+from ecg_lightning.data.formats.units import MILLIVOLTS, is_voltage, unit_scale
 from ecg_lightning.errors import InputError
 
 _DELIMITERS = ("\t", ";", ",")
@@ -31,9 +24,9 @@ def read_csv(path: Path, layout: Layout) -> Recording:
     """Reads a table of one row per time point: a column per lead, and perhaps one of the time.
 
     Comma, semicolon or tab divide the columns; the decimal mark is a point. Lines at the top that begin with ``#``
-    become facts (``# Age: 84``). The first row names the leads, a unit behind a name (``I (uV)``) holds for its column;
-    without such a row ``layout.leads`` names them. The time column checks or gives the rate (`rate_of`); a column
-    without name or called ``sample`` may count the time points.
+    become facts (``# Age: 84``). The first row names the leads; a unit behind a name (``I (uV)``), or in a second row,
+    holds for its column. Without such a row ``layout.leads`` names them. The time column checks or gives the rate
+    (`rate_of`); a column without name, or called ``sample``, may count the time points.
 
     Raises:
         InputError: naming the line, for tables that are cut, transposed or ragged, decimal commas, cells that are empty
@@ -41,14 +34,11 @@ def read_csv(path: Path, layout: Layout) -> Recording:
     """
     comments, lines = _split(path, read_bytes(path))
     delimiter = next(mark for mark in _DELIMITERS if mark in lines[0] or mark == ",")
-    first = _cells(path, lines[0], delimiter)
-    named = not all(_is_number(cell) for cell in first)
-    _refuse_transposed(path, first)
-    values = _numbers(path, lines[1:] if named else lines, delimiter, len(first), len(comments) + named)
-    header = first if named else [""] * len(first)
-    columns, rate = _time(path, header, values, layout, named)
-    leads = _leads(path, [header[column] for column in columns], values, layout, named)
-    scales = [_scale(path, header[column], layout) for column in columns]
+    names, num_above = _head(path, lines, delimiter)
+    values = _numbers(path, lines[num_above:], delimiter, len(names), len(comments) + num_above)
+    columns, rate = _time(path, names, values, layout)
+    leads = _leads(path, [names[column] for column in columns], len(values), layout)
+    scales = [_scale(path, names[column], layout) for column in columns]
     ecg = values[:, columns].T * np.array(scales)[:, None]
     return make_recording(path, ecg, rate, leads, facts_of_comments(comments))
 
@@ -68,7 +58,7 @@ def _split(path: Path, content: bytes) -> tuple[list[str], list[str]]:
 
 def _cells(path: Path, line: str, delimiter: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader(io.StringIO(line), delimiter=delimiter), [])]
+        return [cell.strip(" '") for cell in next(csv.reader(io.StringIO(line), delimiter=delimiter), [])]
     except csv.Error as error:
         raise InputError(f"{path}: its first line does not parse ({error}): {_EXPORT}") from None
 
@@ -81,12 +71,20 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _refuse_transposed(path: Path, first: Sequence[str]) -> None:
-    if len(first) > 2 and is_lead(first[0]) and all(_is_number(cell) for cell in first[1:]):
+def _head(path: Path, lines: Sequence[str], delimiter: str) -> tuple[list[str], int]:
+    """Names of the columns with their units behind them, all empty where the file has none; rows that this takes."""
+    first = _cells(path, lines[0], delimiter)
+    if len(first) > 2 and is_lead(first[0]) and all(map(_is_number, first[1:])):
         raise InputError(
             f"{path}: its rows are leads ({first[0]} with {len(first) - 1} values in the first line): transpose it, so "
             "that each lead is a column"
         )
+    if all(map(_is_number, first)):
+        return [""] * len(first), 0
+    second = _cells(path, lines[1], delimiter) if len(lines) > 1 else []
+    if len(second) == len(first) and all(is_voltage(cell) or is_time_unit(cell) for cell in second):
+        return [f"{name} ({unit})" for name, unit in zip(first, second, strict=True)], 2
+    return first, 1
 
 
 def _numbers(path: Path, lines: Sequence[str], delimiter: str, num_columns: int, num_above: int) -> NDArray[np.float64]:
@@ -125,47 +123,46 @@ def _fault(path: Path, lines: Sequence[str], delimiter: str, num_columns: int, n
     return None
 
 
-def _time(
-    path: Path, header: Sequence[str], values: NDArray[np.float64], layout: Layout, named: bool
-) -> tuple[list[int], float]:
+def _time(path: Path, names: Sequence[str], values: NDArray[np.float64], layout: Layout) -> tuple[list[int], float]:
     """The columns that are leads, and the rate in Hz."""
-    times = [column for column, name in enumerate(header) if is_time(name)]
+    times = [column for column, name in enumerate(names) if is_time(name)]
     if len(times) > 1:
-        names = ", ".join(header[column] for column in times)
-        raise InputError(f"{path} has several time columns ({names}): leave one")
-    counters = [column for column, name in enumerate(header) if named and name.lower() in COUNTERS]
+        told = ", ".join(names[column] for column in times)
+        raise InputError(f"{path} has several time columns ({told}): leave one")
+    counters = [column for column, name in enumerate(names) if any(names) and name.lower() in COUNTERS]
     for column in counters:
         if not (np.diff(values[:, column]) == 1).all():
             raise InputError(
-                f"{path}: column {header[column]!r} does not count the time points: name it, or take it out"
+                f"{path}: column {names[column]!r} does not count the time points: name it, or take it out"
             )
-    rate = rate_of(path, header[times[0]], values[:, times[0]], layout.sampling_rate) if times else layout.sampling_rate
+    rate = rate_of(path, names[times[0]], values[:, times[0]], layout.sampling_rate) if times else layout.sampling_rate
     if rate is None:
         raise InputError(
             f"{path} has no time column, so it does not say its rate: give --sampling_rate 500, or what it is"
         )
-    return [column for column in range(len(header)) if column not in (*times, *counters)], rate
+    columns = [column for column in range(len(names)) if column not in (*times, *counters)]
+    if not columns:
+        raise InputError(f"{path} has no column of a lead: {_EXPORT}")
+    return columns, rate
 
 
-def _leads(
-    path: Path, header: Sequence[str], values: NDArray[np.float64], layout: Layout, named: bool
-) -> tuple[str, ...]:
+def _leads(path: Path, names: Sequence[str], num_rows: int, layout: Layout) -> tuple[str, ...]:
     """Names of the lead columns: those of the first row, or of the layout where it has none that are known."""
     if layout.leads is None:
-        if not named:
+        if not any(names):
             raise InputError(
                 f"{path} does not name its leads: write them in its first row, or give --leads I,II,III,aVR,... in the "
                 "order of its columns"
             )
-        return tuple(header)
-    if len(layout.leads) != len(header):
-        if len(layout.leads) == len(values):
-            raise InputError(f"{path} has {len(values)} rows for {len(layout.leads)} --leads: transpose it")
-        raise InputError(f"{path} has {len(header)} lead columns, --leads names {len(layout.leads)}: name each column")
-    told = [lead_name(name) for name in header]
-    if named and all(map(is_lead, header)) and told != [lead_name(lead) for lead in layout.leads]:
+        return tuple(names)
+    if len(layout.leads) != len(names):
+        if len(layout.leads) == num_rows:
+            raise InputError(f"{path} has {num_rows} rows for {num_rows} --leads: transpose it")
+        raise InputError(f"{path} has {len(names)} lead columns, --leads names {len(layout.leads)}: name each column")
+    told, wanted = ([lead_name(lead) for lead in leads] for leads in (names, layout.leads))
+    if all(map(is_lead, names)) and told != wanted:
         raise InputError(
-            f"{path} names its leads {', '.join(header)}, --leads says {', '.join(layout.leads)}: leave --leads out, "
+            f"{path} names its leads {', '.join(names)}, --leads says {', '.join(layout.leads)}: leave --leads out, "
             "or mend the first row"
         )
     return tuple(layout.leads)

@@ -27,6 +27,11 @@ def is_time(name: str) -> bool:
     return _TIME.fullmatch(name.strip()) is not None
 
 
+def is_time_unit(text: str) -> bool:
+    """Whether ``text`` is a unit of time: ``s``, ``seconds``, ``ms`` ..."""
+    return text.lower() in _PER_SECOND
+
+
 def rate_of(path: Path, name: str, times: NDArray[np.float64], expected: float | None) -> float:
     """The rate in Hz of evenly spaced ``times``; a whole number where it is one to 0.1 %, as times are rounded.
 
@@ -39,13 +44,7 @@ def rate_of(path: Path, name: str, times: NDArray[np.float64], expected: float |
     if len(times) < 2 or not np.isfinite(times).all():
         raise InputError(f"{path}: column {name} does not hold two or more times: take it out, give --sampling_rate")
     step = (times[-1] - times[0]) / (len(times) - 1)
-    even = times[0] + step * np.arange(len(times))
-    off = np.abs(times - even)
-    if step <= 0 or off.max() > 0.4 * step:
-        raise InputError(
-            f"{path}: the times in column {name} are not evenly spaced (farthest off is row {int(off.argmax()) + 1}): "
-            "resample the record to one rate, or take the column out and give --sampling_rate"
-        )
+    _refuse_uneven(path, name, times, step)
     units = _units(name)
     rates = [_rounded(_PER_SECOND[unit] / step) for unit in units]
     if expected is not None:
@@ -61,6 +60,17 @@ def rate_of(path: Path, name: str, times: NDArray[np.float64], expected: float |
             "milliseconds, or give --sampling_rate"
         )
     return rates[0]
+
+
+def _refuse_uneven(path: Path, name: str, times: NDArray[np.float64], step: float) -> None:
+    """Told are gaps, repeats and drift; times of 512 Hz in whole milliseconds are off by half a step and even."""
+    jumps = np.abs(np.diff(times) - step)
+    drift = np.abs(times - times[0] - step * np.arange(len(times)))
+    if step <= 0 or jumps.max() > 0.75 * step or drift.max() > 0.9 * step:
+        raise InputError(
+            f"{path}: the times in column {name} are not evenly spaced (farthest off behind row {jumps.argmax() + 1}): "
+            "resample the record to one rate, or take the column out and give --sampling_rate"
+        )
 
 
 def _units(name: str) -> list[str]:
