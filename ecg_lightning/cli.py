@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("ecg_lightning.demo", "demo", "the whole story on real records that ship with the package"),
+    "download": Command("ecg_lightning.commands", "download", "fetch PTB-XL 1.0.3: resumable, every file checked"),
     "prepare": Command(
         "ecg_lightning.commands", "prepare", "make a store for a backbone, from PTB-XL or your own records"
     ),
@@ -47,6 +48,7 @@ commands:
 
 Start with:
   ecg-lightning demo
+  ecg-lightning download --output PTBXL_DIR
   ecg-lightning prepare --source PTBXL_DIR --output ptbxl-100hz.h5 --backbone vit
   ecg-lightning fit --config backbone/vit --config recipe/default --data.store ptbxl-100hz.h5 --data.task all --run RUN
   ecg-lightning test --run RUN

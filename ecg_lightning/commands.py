@@ -7,6 +7,40 @@ from typing import Any, Literal
 from ecg_lightning.errors import UsageError
 
 
+def download(
+    output: str,
+    rate: Literal["100", "500", "both"] = "100",
+    connections: int = 8,
+    url: str = "https://physionet.org/files/ptb-xl/1.0.3/",
+    verify: bool = False,
+    timeout: float = 30.0,
+) -> None:
+    """Fetches PTB-XL 1.0.3 (CC BY 4.0) and checks every file; goes on where a stopped download was.
+
+    Args:
+        output: folder for the data set; files that are there already are checked and kept.
+        rate: records of 100 Hz (0.54 GB), of 500 Hz (2.63 GB) or both; the tables (16 MB) come with each.
+        connections: files fetched at once, 1 to 32.
+        url: a mirror's folder of version 1.0.3, such as https://physionet-open.s3.amazonaws.com/ptb-xl/1.0.3/;
+            over http, anybody on the way could change records unseen.
+        verify: compute the hash of every file again, also of those that a former download finished.
+        timeout: seconds without a byte after which a request is made again.
+    """
+    from ecg_lightning.data.download import download as download_ptbxl
+    from ecg_lightning.data.download import told
+
+    report = download_ptbxl(
+        output,
+        rate=rate,
+        connections=connections,
+        url=url,
+        verify=verify,
+        timeout=timeout,
+        progress=sys.stderr.isatty(),
+    )
+    print("\n".join(told(report)))
+
+
 def prepare(
     source: str,
     output: str,
@@ -30,7 +64,7 @@ def prepare(
     """Makes a store: the records at the backbone's rate, through the steps before its crop.
 
     Args:
-        source: folder of PTB-XL (https://physionet.org/content/ptb-xl/1.0.3/); or a manifest of your own, a csv with a
+        source: folder of PTB-XL, as `ecg-lightning download` makes it; or a manifest of your own, a csv with a
             column path, perhaps patient, fold, age, sex and record, and labels of 0, 1 or empty for unknown; or a WFDB
             folder with SNOMED CT codes in its headers (Dx), as in the PhysioNet/CinC Challenge 2021; or, for
             pre-training, a folder of files without labels. All but PTB-XL may hold WFDB, CSV or NPY of any rate and

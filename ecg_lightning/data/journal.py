@@ -42,7 +42,11 @@ class Journal:
         self._file: IO[str]
 
     def __enter__(self) -> "Journal":
-        self._file = self._lock()
+        self._file = lock_file(
+            self.path,
+            f"another process is writing {self.output}, one writer at a time: wait for it, or name another store with "
+            "--output",
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,18 +113,21 @@ class Journal:
         self._file.truncate(len(whole.encode()))
         return whole.splitlines()
 
-    def _lock(self) -> IO[str]:
-        while True:
-            file = self.path.open("a+", encoding="utf-8")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
-                raise InputError(
-                    f"another process is writing {self.output}, one writer at a time: wait for it, or name another "
-                    "store with --output"
-                ) from None
-            # The former holder may have removed the file between our opening and locking it: then lock the new one.
-            if self.path.exists() and os.path.samestat(self.path.stat(), os.fstat(file.fileno())):
-                return file
+
+def lock_file(path: Path, refusal: str) -> IO[str]:
+    """Opens a text file for reading and appending, and holds its lock until it is closed.
+
+    Raises:
+        InputError: with ``refusal`` when another process holds it.
+    """
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
             file.close()
+            raise InputError(refusal) from None
+        # The former holder may have removed the file between our opening and locking it: then lock the new one.
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()
