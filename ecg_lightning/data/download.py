@@ -24,7 +24,7 @@ from ecg_lightning.data.published import (
     read_list,
     select,
 )
-from ecg_lightning.data.server import Server
+from ecg_lightning.data.server import Server, ServerError
 from ecg_lightning.errors import InputError, UsageError, joined
 
 MOST_CONNECTIONS = 32
@@ -44,8 +44,8 @@ class DownloadReport:
         num_files: files of this rate, tables and all.
         num_bytes: bytes of these.
         num_fetched: files that came from the server now.
-        num_hashed: files whose hash was computed now; the others are as a former download left them, by their size and
-            time of change.
+        num_hashed: files whose hash was computed now, the table always among them; the others are as a former download
+            left them, by their size and time of change.
         mended: (path, reason) of files that were there or came with a wrong hash, and are right now.
         seconds: how long it took.
     """
@@ -119,7 +119,7 @@ def told(report: DownloadReport) -> list[str]:
     checked = (
         f"every hash checked in {report.seconds:,.0f} s"
         if report.num_hashed == report.num_files
-        else f"{report.num_hashed:,} hashes checked, the rest by size and time (--verify checks every hash)"
+        else f"{report.num_hashed:,} hashes checked, the other files by size and time (--verify checks every hash)"
     )
     lines.append(
         f"{report.folder}: PTB-XL 1.0.3, {report.num_records:,} records at {rates}, {report.num_files:,} files, "
@@ -144,7 +144,8 @@ class _Run:
         try:
             listed = self._get_list()
             files = sorted(select(listed, self.report.rate), key=lambda file: ("/" in file.path, file.path))
-            waiting = [file for file in files if verify or not self.inventory.holds(file)]
+            # The table is always looked into, as it says what must be there.
+            waiting = [file for file in files if verify or file.path == TABLE or not self.inventory.holds(file)]
             self._check_folder(waiting)
             self.report.num_files, self.report.num_hashed = len(files), len(waiting)
             self._settle(files, waiting, listed, progress)
@@ -215,15 +216,18 @@ class _Run:
 
     def _settle_some(self, files: Sequence[PublishedFile], bar: DownloadBar) -> None:
         problems: list[str] = []
-        with closing(fetch_all(self.server, self.report.folder, files, self.connections, bar.advance)) as outcomes:
-            for outcome in outcomes:
-                if outcome.problem:
-                    problems.append(outcome.problem)
-                else:
-                    self._note(outcome)
-                bar.file_done(self.num_right, outcome.num_bytes - outcome.file.num_bytes)
-                if len(problems) >= _ENOUGH_PROBLEMS:
-                    break
+        try:
+            with closing(fetch_all(self.server, self.report.folder, files, self.connections, bar.advance)) as outcomes:
+                for outcome in outcomes:
+                    if outcome.problem:
+                        problems.append(outcome.problem)
+                    else:
+                        self._note(outcome)
+                        bar.file_done(self.num_right, outcome.num_bytes - outcome.file.num_bytes)
+                    if len(problems) >= _ENOUGH_PROBLEMS:
+                        break
+        except ServerError as error:
+            problems.append(str(error))
         if problems:
             raise InputError(f"{joined(problems)}. {self._standing()}")
 

@@ -6,17 +6,16 @@ may break off, which its own retries do not cover.
 """
 
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urljoin, urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError, InvalidHeader
-from urllib3.util import Retry
+from urllib3.exceptions import HTTPError
 
 import ecg_lightning
 from ecg_lightning.data.published import LIST, URL
@@ -142,6 +141,7 @@ class Server:
             if self._stopped.is_set():
                 raise StoppedError
             file.write(chunk)
+            file.flush()  # a kill must not cost what has come
             advance(len(chunk))
             received += len(chunk)
             seconds = time.monotonic() - began
@@ -209,12 +209,12 @@ def _judge(response: requests.Response, start: int) -> bool:
 
 def _retry_after(response: requests.Response) -> float | None:
     """Seconds that the server asks to wait, from seconds or a date."""
-    text = response.headers.get("Retry-After")
+    text = response.headers.get("Retry-After", "").strip()
     try:
-        seconds = Retry(retry_after_max=sys.maxsize).parse_retry_after(text) if text else None
-    except InvalidHeader:
+        seconds = float(text) if text.isdigit() else max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:  # none, or neither form
         return None
-    if seconds is not None and seconds > LONGEST_RETRY_AFTER:
+    if seconds > LONGEST_RETRY_AFTER:
         raise ServerError(
             f"{response.url} answers {response.status_code} and asks to wait {seconds:,.0f} s: run the same command "
             "again then, it goes on, or name a mirror with --url"
