@@ -4,6 +4,7 @@ It stands for a server, not for PhysioNet's, which cannot be reached from a test
 """
 
 import hashlib
+import ssl
 import threading
 import time
 from collections import defaultdict
@@ -90,7 +91,8 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, latency: float = 0.0) -> Iterator[Server]:
+def serving(folder: Path, latency: float = 0.0, certificate: Path | None = None) -> Iterator[Server]:
+    """A server for a while; over https with a certificate, whose file holds its key as well."""
     server = Server(folder, latency)
 
     class Handler(BaseHTTPRequestHandler):
@@ -140,7 +142,11 @@ def serving(folder: Path, latency: float = 0.0) -> Iterator[Server]:
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = True
     httpd.handle_error = lambda *_: None  # type: ignore[method-assign]
-    server.url = f"http://127.0.0.1:{httpd.server_address[1]}/"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+    server.url = f"http{'s' if certificate else ''}://127.0.0.1:{httpd.server_address[1]}/"
     thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -181,6 +187,24 @@ def stall(server: Any, num_bytes: int, seconds: float) -> Callable[[Any], None]:
         handler.wfile.flush()
         time.sleep(seconds)
         handler.close_connection = True
+
+    return answer
+
+
+def chunked(server: Any, num_chunks: int | None = None) -> Callable[[Any], None]:
+    """Sends chunks, without a length; all of them and their end, or so many and nothing more."""
+
+    def answer(handler: Any) -> None:
+        content = (server.folder / handler.path.lstrip("/")).read_bytes()
+        chunks = [content[place : place + 5000] for place in range(0, len(content), 5000)]
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for chunk in chunks[:num_chunks]:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        if num_chunks is None:
+            handler.wfile.write(b"0\r\n\r\n")
+        handler.close_connection = num_chunks is not None
 
     return answer
 

@@ -113,17 +113,19 @@ def download(
 
 def told(report: DownloadReport) -> list[str]:
     """What a user reads at the end: what was wrong, what is there now, what to do next."""
-    lines = [f"{path}: {reason}, fetched again" for path, reason in report.mended]
+    lines = [f"{path}: {reason}, fetched again" for path, reason in report.mended[:_ENOUGH_PROBLEMS]]
+    if len(report.mended) > _ENOUGH_PROBLEMS:
+        lines.append(f"and {len(report.mended) - _ENOUGH_PROBLEMS:,} files more")
     rates = " and ".join(f"{rate} Hz" for rate in FOLDERS if report.rate in (rate, "both"))
-    how = f"{report.num_fetched:,} fetched" if report.num_fetched else "complete, nothing fetched"
-    checked = (
-        f"every hash checked in {report.seconds:,.0f} s"
+    fetched = f"{report.num_fetched:,} fetched now" if report.num_fetched else "complete, nothing fetched"
+    hashed = (
+        "every hash checked"
         if report.num_hashed == report.num_files
-        else f"{report.num_hashed:,} hashes checked, the other files by size and time (--verify checks every hash)"
+        else f"hashes checked: {report.num_hashed:,}, the other files by size and time (--verify checks every hash)"
     )
     lines.append(
         f"{report.folder}: PTB-XL 1.0.3, {report.num_records:,} records at {rates}, {report.num_files:,} files, "
-        f"{report.num_bytes / 1e6:,.0f} MB; {how}; {checked}"
+        f"{report.num_bytes / 1e6:,.0f} MB, {report.seconds:,.0f} s; {fetched}; {hashed}"
     )
     name, backbone = ("ptbxl-500hz.h5", "ecgfounder") if report.rate == "500" else ("ptbxl-100hz.h5", "vit")
     lines.append(f"next: ecg-lightning prepare --source {report.folder} --output {name} --backbone {backbone}")

@@ -27,7 +27,6 @@ class DownloadBar:
             TransferSpeedColumn,
         )
 
-        self._total = num_right_bytes + num_waiting_bytes
         self._progress = Progress(
             TextColumn("{task.fields[num_right]:,}/{task.fields[num_files]:,} files"),
             BarColumn(),
@@ -39,7 +38,11 @@ class DownloadBar:
             speed_estimate_period=60,
         )
         self._task = self._progress.add_task(
-            "PTB-XL", total=self._total, completed=num_right_bytes, num_right=num_right, num_files=num_files
+            "PTB-XL",
+            total=num_right_bytes + num_waiting_bytes,
+            completed=num_right_bytes,
+            num_right=num_right,
+            num_files=num_files,
         )
 
     def __enter__(self) -> "DownloadBar":
@@ -56,6 +59,6 @@ class DownloadBar:
         self._progress.advance(self._task, num_bytes)
 
     def file_done(self, num_right: int, more_bytes: int) -> None:
-        """Files that are right by now; a file had ``more_bytes`` more than was known."""
-        self._total += more_bytes
-        self._progress.update(self._task, total=self._total, num_right=num_right)
+        """Files that are right by now; one of them had ``more_bytes`` more than was known."""
+        # The total stays: rich forgets the rate when it changes.
+        self._progress.update(self._task, advance=-more_bytes, num_right=num_right)

@@ -127,7 +127,7 @@ def read_statements(csv_path: str | Path) -> Statements:
     if not path.is_file():
         raise InputError(
             f"{path} does not exist, PTB-XL ships it beside ptbxl_database.csv: copy it there, "
-            "or fetch PTB-XL from https://physionet.org/content/ptb-xl/1.0.3/"
+            "or fetch PTB-XL with `ecg-lightning download --output DIR` (https://physionet.org/content/ptb-xl/1.0.3/)"
         )
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -302,7 +302,8 @@ def check_whole_ptbxl(counts: dict[str, Any], csv_sha256: str) -> bool:
     if differences := _differences([counts[key] for key in keys], [expected[key] for key in keys], keys):
         raise InputError(
             f"the labels are not those of PTB-XL 1.0.3: {joined(differences)}; fetch ptbxl_database.csv and "
-            "scp_statements.csv of version 1.0.3 again from https://physionet.org/content/ptb-xl/1.0.3/"
+            "scp_statements.csv of version 1.0.3 again with `ecg-lightning download --output DIR` "
+            "(https://physionet.org/content/ptb-xl/1.0.3/)"
         )
     return True
 

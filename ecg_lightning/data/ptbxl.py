@@ -29,7 +29,10 @@ TEXT_COLUMNS = (
 )
 """Quality columns as PTB-XL has them: free text on the leads concerned, empty where nothing was noted."""
 
-_FETCH = "mend it, or fetch PTB-XL from https://physionet.org/content/ptb-xl/1.0.3/"
+_FETCH = (
+    "mend it, or fetch PTB-XL with `ecg-lightning download --output DIR`, or from "
+    "https://physionet.org/content/ptb-xl/1.0.3/"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ def read_table(source: str | Path) -> PtbxlTable:
     if not path.is_file():
         raise InputError(
             f"{path} does not exist: name the folder that holds it with --source, or fetch PTB-XL with "
-            "https://physionet.org/content/ptb-xl/1.0.3/"
+            "`ecg-lightning download --output DIR` (https://physionet.org/content/ptb-xl/1.0.3/)"
         )
     content = path.read_bytes()
     statements = read_statements(source / STATEMENTS)

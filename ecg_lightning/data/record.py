@@ -27,7 +27,10 @@ _RECORD_LINE = re.compile(r"[\w.-]+ (\d+) (\d+(?:\.\d+)?) (\d+)(?: .*)?")
 _LEAD_LINE = re.compile(r"([^\s/]+) 16(?:x1)?(?:\+(\d+))? 1000(?:\.0+)?(?:\(0\))?/mV \d+ 0 -?\d+ (-?\d+) 0 (\S.*)")
 _MISSING = -32768
 _MILLIVOLTS = {"mV": 1.0, "uV": 0.001, "µV": 0.001, "V": 1000.0}
-_FETCH = "fetch the file again from its source (PTB-XL: https://physionet.org/content/ptb-xl/1.0.3/)"
+_FETCH = (
+    "fetch the file again from its source (PTB-XL: `ecg-lightning download --output DIR --verify` finds and mends what "
+    "is damaged)"
+)
 
 
 @dataclass(frozen=True)

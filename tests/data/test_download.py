@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from ptbxl_server import LIST, RECORD, STATEMENTS, TABLE, digests, left_over, of_rate, run, serving, stall, status
 
 from ecg_lightning.cli import main
+from ecg_lightning.data.download import DownloadReport, told
 from ecg_lightning.data.inventory import NAME
 from ecg_lightning.data.store import Store
 from ecg_lightning.errors import InputError, UsageError
@@ -283,6 +285,13 @@ def test_a_second_process_is_refused_while_the_first_finishes_its_work(tree, out
         assert (process.returncode, err) == (0, "")
         assert len(server.asked) == 45
     assert digests(output) == of_rate(tree)
+
+
+def test_many_mended_files_are_counted():
+    report = DownloadReport(Path("ptbxl"), "both", mended=[(f"{number}.hea", "it was wrong") for number in range(25)])
+    lines = told(report)
+    assert lines[9:11] == ["9.hea: it was wrong, fetched again", "and 15 files more"]
+    assert "records at 100 Hz and 500 Hz" in lines[11]
 
 
 def test_the_bar_shows_files_bytes_rate_and_time_left(tree, server, output, capsys, monkeypatch):

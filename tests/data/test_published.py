@@ -1,10 +1,13 @@
 import shutil
+import subprocess
 
 import pytest
+import requests
 from made_up_ptbxl import REFERENCES, read_rows, write_table
-from ptbxl_server import LIST, RECORD, STATEMENTS, TABLE, digests, of_rate, run, status, write_list
+from ptbxl_server import LIST, RECORD, STATEMENTS, TABLE, digests, of_rate, run, serving, status, write_list
 
 from ecg_lightning.data import published
+from ecg_lightning.data import server as server_module
 from ecg_lightning.data.inventory import NAME
 from ecg_lightning.errors import InputError
 
@@ -68,6 +71,38 @@ def test_a_redirect_to_another_scheme_is_not_followed(server, output, target):
     with pytest.raises(InputError, match=rf"sends on to '{target}', from http to .* which is not followed"):
         run(server, output)
     assert not output.exists()
+
+
+def test_a_redirect_from_https_to_http_is_not_followed_the_other_way_it_is():
+    answer = requests.Response()
+    answer.status_code = 302
+    for before, after in (("https", "http"), ("http", "https")):
+        answer.url = f"{before}://physionet.org/files/ptb-xl/1.0.3/{LIST}"
+        answer.headers["location"] = f"{after}://physionet.org/{LIST}"
+        with server_module._Session() as session:
+            if before == "http":
+                assert session.get_redirect_target(answer) == answer.headers["location"]
+            else:
+                with pytest.raises(InputError, match="from https to http, which is not followed"):
+                    session.get_redirect_target(answer)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_certificate_of_ones_own_house_is_refused_until_it_is_named(tree, output, tmp_path, monkeypatch):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    both = tmp_path / "both.pem"
+    both.write_text(key.read_text() + certificate.read_text())
+    with serving(tree, certificate=both) as server:
+        with pytest.raises(InputError, match=r"certificate of https://.* cannot be verified .*REQUESTS_CA_BUNDLE=FILE"):
+            run(server, output)
+        assert (server.asked, output.exists()) == ([], False)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        run(server, output)
+    assert digests(output) == of_rate(tree)
 
 
 def test_a_redirect_within_http_is_followed(tree, server, output):

@@ -7,6 +7,7 @@ import pytest
 from ptbxl_server import (
     RECORD,
     break_off,
+    chunked,
     digests,
     drip,
     left_over,
@@ -29,6 +30,15 @@ def test_a_file_that_breaks_off_is_gone_on_with_where_it_was(tree, server, outpu
     assert digests(output) == of_rate(tree)
     assert [one.first for one in server.asked if one.path == RECORD] == [0, 10_000, 16_000]
     assert report.mended == []
+
+
+def test_a_file_without_a_length_is_read_to_its_end_or_gone_on_with(tree, server, output):
+    server.faults[RECORD] = [chunked(server, num_chunks=2)]
+    server.faults["LICENSE.txt"] = [chunked(server)]
+    run(server, output)
+    assert digests(output) == of_rate(tree)
+    assert [one.first for one in server.asked if one.path == RECORD] == [0, 10_000]
+    assert server.count("LICENSE.txt") == 1
 
 
 def test_a_server_that_ignores_ranges_sends_the_whole_file_again(tree, server, output):

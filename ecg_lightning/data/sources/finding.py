@@ -57,7 +57,8 @@ def _ptbxl(source: Path, options: SourceOptions, record_rate: float) -> Source:
     if not folder.is_dir():
         raise InputError(
             f"{folder} does not exist, the records of {record_rate:g} Hz are looked for there: fetch them with "
-            "https://physionet.org/content/ptb-xl/1.0.3/, or choose a --backbone for the rate that is there"
+            f"`ecg-lightning download --output {path} --rate {record_rate:g}`, or choose a --backbone for the rate "
+            "that is there"
         )
     attributes = {
         "source_version": "PTB-XL 1.0.3" if whole else "unknown: not the whole of PTB-XL 1.0.3",
