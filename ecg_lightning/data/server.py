@@ -127,8 +127,8 @@ class Server:
                 if start and not goes_on:
                     advance(-start)
                     partial.unlink()
-                if response.status_code == _NO_SUCH_RANGE:
-                    raise _AgainError("the partial file was longer than the file", pause=0.0, answered=True)
+                if not goes_on and response.status_code != 200:
+                    raise _AgainError("another range than was asked for", pause=0.0, answered=True)
                 with partial.open("ab") as file:
                     self._receive(response, file, advance)
         except (requests.RequestException, HTTPError) as error:

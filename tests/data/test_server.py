@@ -59,8 +59,10 @@ def test_a_server_that_answers_with_another_range_is_not_believed(tree, server, 
         handler.wfile.write(content)
 
     server.faults[RECORD] = [break_off(server, 10_000), other_range]
-    run(server, output)
+    report = run(server, output)
     assert digests(output) == of_rate(tree)
+    assert report.mended == []
+    assert [one.first for one in server.asked if one.path == RECORD] == [0, 10_000, 0]
 
 
 @pytest.mark.parametrize("extra", [b"", b"more"])
