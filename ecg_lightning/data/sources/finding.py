@@ -57,7 +57,7 @@ def _ptbxl(source: Path, options: SourceOptions, record_rate: float) -> Source:
     if not folder.is_dir():
         raise InputError(
             f"{folder} does not exist, the records of {record_rate:g} Hz are looked for there: fetch them with "
-            f"`ecg-lightning download --output {path} --rate {record_rate:g}`, or choose a --backbone for the rate "
+            f"`ecg-lightning download --output {source} --rate {record_rate:g}`, or choose a --backbone for the rate "
             "that is there"
         )
     attributes = {
