@@ -45,7 +45,7 @@ class BatchStep(Step):
     """A step on a batch of windows behind the crop, on any device; it takes NumPy arrays and tensors alike."""
 
     def __call__(self, ecg: Signal) -> Signal:
-        """``ecg`` (..., lead, time) -> the same shape."""
+        """``ecg`` (..., lead, time) -> the same shape, or fewer time points where the rate falls."""
         raise NotImplementedError
 
 
@@ -82,6 +82,27 @@ class Bandpass(RecordStep):
 
 
 @dataclass(frozen=True)
+class FirBandpass(RecordStep):
+    """Window-method FIR band-pass (Hamming) from ``low`` to ``high`` Hz, ``seconds`` long, forward and backward.
+
+    Source: HuBERT-ECG, code/utils.py, through biosppy's filter_signal; at 100 Hz its 31 taps are too few for 0.05 Hz.
+    """
+
+    name: ClassVar[str] = "fir_bandpass"
+    low: float
+    high: float
+    seconds: float = 0.3
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV -> filtered, the same shape."""
+        from scipy.signal import filtfilt, firwin
+
+        num_taps = int(self.seconds * sampling_rate)
+        taps = firwin(num_taps + (num_taps % 2 == 0), [self.low, self.high], pass_zero=False, fs=sampling_rate)
+        return np.asarray(filtfilt(taps, [1.0], ecg, axis=-1))
+
+
+@dataclass(frozen=True)
 class SubtractMedian(RecordStep):
     """Takes the running median over ``seconds`` away (an odd number of time points, zeros beyond the ends)."""
 
@@ -112,8 +133,64 @@ class Resample(RecordStep):
         """``ecg`` (lead, time) in mV -> (lead, time x to / sampling_rate), cut down to whole time points."""
         from scipy.signal import resample
 
-        ratio = Fraction(self.to).limit_denominator(1000) / Fraction(sampling_rate).limit_denominator(1000)
+        ratio = _ratio(self.to, sampling_rate)
         return ecg if ratio == 1 else np.asarray(resample(ecg, int(ecg.shape[-1] * ratio), axis=-1))
+
+
+@dataclass(frozen=True)
+class ResampleLinearly(RecordStep):
+    """Straight lines between the time points, read at ``to`` Hz, with first and last point kept in place.
+
+    Source: fairseq-signals, scripts/preprocess/ecg/preprocess.py; from 100 to 500 Hz it stretches 10 s by 8 ms.
+    """
+
+    name: ClassVar[str] = "resample_linearly"
+    to: float
+
+    def output_rate(self, sampling_rate: float) -> float:
+        """``to``, whatever comes in."""
+        return self.to
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV -> (lead, time x to / sampling_rate), cut down to whole time points."""
+        if sampling_rate == self.to:
+            return ecg
+        before = ecg.shape[-1]
+        after = int(before * _ratio(self.to, sampling_rate))
+        places = np.linspace(0, after - 1, before)
+        return np.stack([np.interp(np.arange(after), places, lead) for lead in ecg])
+
+
+@dataclass(frozen=True)
+class ScaleToRange(RecordStep):
+    """Smallest and largest value of each lead over the whole record become -1 and 1; a flat lead becomes -1.
+
+    Source: HuBERT-ECG, code/utils.py.
+    """
+
+    name: ClassVar[str] = "scale_to_range"
+    eps: float = 1e-8
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV -> the same shape, in -1..1."""
+        low, high = ecg.min(axis=-1, keepdims=True), ecg.max(axis=-1, keepdims=True)
+        return np.asarray(2 * (ecg - low) / (high - low + self.eps) - 1)
+
+
+@dataclass(frozen=True)
+class ZScoreRecord(RecordStep):
+    """Mean 0 and (population) deviation 1 of each lead over the whole record, before any crop; a flat lead becomes 0.
+
+    Source: fairseq-signals, scripts/preprocess/ecg/preprocess.py.
+    """
+
+    name: ClassVar[str] = "z_score_record"
+
+    def __call__(self, ecg: NDArray[np.float64], sampling_rate: float) -> NDArray[np.float64]:
+        """``ecg`` (lead, time) in mV -> the same shape, in deviations."""
+        centred = ecg - ecg.mean(axis=-1, keepdims=True)
+        flat = np.ptp(ecg, axis=-1, keepdims=True) == 0  # whose deviation need not be exactly 0
+        return np.asarray(np.where(flat, 0.0, centred / np.where(flat, 1.0, ecg.std(axis=-1, keepdims=True))))
 
 
 @dataclass(frozen=True)
@@ -152,8 +229,53 @@ class Standardise(BatchStep):
         return (ecg - self.mean) / self.deviation
 
 
+@dataclass(frozen=True)
+class DecimateAcrossLeads(BatchStep):
+    """Low-pass and every ``factor``-th time point of all leads strung together, so that neighbours run into each other.
+
+    Source: HuBERT-ECG, code/dataset.py, which decimates the flattened ECG; lead by lead, 5 % of it would differ.
+    """
+
+    name: ClassVar[str] = "decimate_across_leads"
+    factor: int
+
+    def output_rate(self, sampling_rate: float) -> float:
+        """A ``factor``-th of what comes in."""
+        return sampling_rate / self.factor
+
+    def __call__(self, ecg: Signal) -> Signal:
+        """``ecg`` (..., lead, time), time a multiple of ``factor`` -> (..., lead, time / factor).
+
+        Raises:
+            ValueError: for another number of time points.
+        """
+        from ecg_lightning.decimation import decimate_array, decimate_tensor
+
+        *batch, lead, time = ecg.shape
+        if time % self.factor:
+            raise ValueError(f"windows of {time} time points cannot be decimated by {self.factor}: not a whole number")
+        strung = ecg.reshape(*batch, lead * time)
+        if isinstance(strung, np.ndarray):
+            return decimate_array(strung, self.factor).reshape(*batch, lead, time // self.factor)
+        return decimate_tensor(strung, self.factor).reshape(*batch, lead, time // self.factor)
+
+
 STEPS: dict[str, type[Step]] = {
-    step.name: step for step in (Notch, Bandpass, SubtractMedian, Resample, Crop, ZScore, Standardise)
+    step.name: step
+    for step in (
+        Notch,
+        Bandpass,
+        FirBandpass,
+        SubtractMedian,
+        Resample,
+        ResampleLinearly,
+        ScaleToRange,
+        ZScoreRecord,
+        Crop,
+        ZScore,
+        Standardise,
+        DecimateAcrossLeads,
+    )
 }
 Chain = tuple[Step, ...]
 
@@ -194,6 +316,11 @@ def run_batch_chain(chain: Sequence[Step], ecg: Signal) -> Signal:
         assert isinstance(step, BatchStep)
         ecg = step(ecg)
     return ecg
+
+
+def _ratio(to: float, sampling_rate: float) -> Fraction:
+    """Of two rates, exactly, whatever floats make of them."""
+    return Fraction(to).limit_denominator(1000) / Fraction(sampling_rate).limit_denominator(1000)
 
 
 def rate_behind(chain: Sequence[Step], record_rate: float) -> float:

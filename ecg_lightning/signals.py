@@ -14,8 +14,8 @@ class Windows:
     """Where windows are cut when a record is longer than the network's input.
 
     In training at one ``random`` place (or in the middle); in evaluation at ``count`` places spread evenly from the
-    first to the last (one: in the middle), or every ``stride`` time points, and the probabilities of a record's windows
-    are joined by ``aggregate``.
+    first to the last (one: in the middle), or every ``stride`` time points of the stored record, and the probabilities
+    of a record's windows are joined by ``aggregate``.
     """
 
     train: Literal["random", "centre"] = "random"
@@ -50,7 +50,7 @@ class StoredSignal:
 
 @dataclass(frozen=True)
 class SignalSpec:
-    """What a backbone takes: record rate (Hz), leads by name and in order, time points, chain, windows."""
+    """What a backbone takes: record rate (Hz), time points of its input, leads by name and in order, chain, windows."""
 
     record_rate: float
     num_time_points: int
@@ -65,6 +65,11 @@ class SignalSpec:
         for index, step in enumerate(self.chain):
             if isinstance(step, RecordStep if index > crops[0] else BatchStep):
                 raise ValueError(f"step {step.name!r} stands on the wrong side of the crop")
+        if self.window_points * self.sampling_rate != self.num_time_points * self.stored_rate:
+            raise ValueError(
+                f"{self.num_time_points} time points at {self.sampling_rate:g} Hz are no whole number of them at "
+                f"{self.stored_rate:g} Hz, where windows are cut"
+            )
 
     @property
     def stored_chain(self) -> Chain:
@@ -85,6 +90,16 @@ class SignalSpec:
         """Rate of the network's input in Hz."""
         return rate_behind(self.chain, self.record_rate)
 
+    @property
+    def stored_rate(self) -> float:
+        """Rate in Hz at the crop, which is that of a store."""
+        return rate_behind(self.stored_chain, self.record_rate)
+
+    @property
+    def window_points(self) -> int:
+        """Time points that the crop cuts; a chain that decimates behind it makes ``num_time_points`` of them."""
+        return round(self.num_time_points * self.stored_rate / self.sampling_rate)
+
     def misfits(self, stored: StoredSignal) -> list[str]:
         """Why a store of this signal cannot feed the backbone; empty when it can."""
         problems = []
@@ -95,10 +110,8 @@ class SignalSpec:
         missing = [lead for lead in self.leads if lead.upper() not in {have.upper() for have in stored.leads}]
         if missing:
             problems.append(f"it lacks the leads {', '.join(missing)}")
-        if stored.chain == self.stored_chain and stored.num_time_points < self.num_time_points:
-            problems.append(
-                f"its records have {stored.num_time_points} time points, not {self.num_time_points} or more"
-            )
+        if stored.chain == self.stored_chain and stored.num_time_points < self.window_points:
+            problems.append(f"its records have {stored.num_time_points} time points, not {self.window_points} or more")
         return problems
 
     def lead_indices(self, leads: Sequence[str]) -> list[int]:

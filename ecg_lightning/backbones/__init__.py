@@ -13,15 +13,21 @@ from ecg_lightning.backbones.base import (
     register,
 )
 from ecg_lightning.backbones.checkpoints import LoadReport, load_weights
+from ecg_lightning.backbones.ecg_fm import ECGFMBase
 from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
+from ecg_lightning.backbones.hubert_ecg import HuBERTECGBase, HuBERTECGLarge, HuBERTECGSmall
 from ecg_lightning.backbones.vit import MTECGTi, ViT
 
 __all__ = [
     "Backbone",
     "Card",
+    "ECGFMBase",
     "ECGFounder",
     "ECGFounder1Lead",
     "Figures",
+    "HuBERTECGBase",
+    "HuBERTECGLarge",
+    "HuBERTECGSmall",
     "LoadReport",
     "MTECGTi",
     "ViT",

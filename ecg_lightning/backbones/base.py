@@ -4,7 +4,7 @@ import importlib
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -36,6 +36,8 @@ class Backbone(nn.Module, ABC):
     """Entry of the published checkpoint that holds the weights."""
     unused_prefixes: ClassVar[tuple[str, ...]] = ("head.",)
     """How names in the published checkpoint start that are no part of a backbone: heads, decoders."""
+    foreign_objects: ClassVar[tuple[str, ...]] = ()
+    """Modules or classes whose objects lie in the published checkpoint beside the weights; they are left unread."""
 
     @abstractmethod
     def tokens(self, ecg: Tensor) -> Tensor:
@@ -56,6 +58,21 @@ class Backbone(nn.Module, ABC):
         `load_weights` reads the package's files the same way.
         """
         return None if published.startswith(self.unused_prefixes) else published
+
+    def wrappers(self, names: Collection[str]) -> tuple[str, ...]:
+        """What published training classes put before the backbone's names, given all ``names`` of the file.
+
+        Each is taken off once, in this order, from the names that start with it. Override it where files come wrapped.
+        """
+        return ()
+
+    def remark(self, names: Collection[str]) -> str:
+        """What a user has to know who loads a published file with these ``names``; empty: nothing."""
+        return ""
+
+    def shortcut(self, block: int, x: Tensor) -> Tensor:
+        """What block ``block`` makes of its input ``x`` when all its branches are dropped: ``x``, unless overridden."""
+        return x
 
     def check_input(self, ecg: Tensor, *, any_length: bool = False) -> None:
         """Refuses an input whose leads or, unless ``any_length``, time points are not those of ``signal``."""

@@ -8,12 +8,12 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -39,26 +39,56 @@ _HARMLESS: list[Any] = [
 ]
 
 
+class Unread:
+    """Stands in for any object of a file that is neither a tensor nor plain data; it takes and keeps nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> "Unread":
+        """As any class is called, with no effect."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        """Forgets the object's state."""
+
+
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did: names loaded, names of the file left out because the backbone has no place for them."""
+    """What `load_weights` did.
+
+    Attributes:
+        path: the file.
+        sha256: of the file.
+        matched: the backbone's tensors, all of them.
+        dropped: names of the file that the backbone has no place for.
+        unread: classes of objects beside the weights, left unread.
+        remark: what the backbone has to say of such a file.
+    """
 
     path: Path
     sha256: str
     matched: tuple[str, ...]
     dropped: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    remark: str = ""
 
     def __str__(self) -> str:
         patterns = sorted({re.sub(r"\d+", "*", name.rpartition(".")[0] or name) for name in self.dropped})
         dropped = f"; {len(self.dropped)} dropped by name ({joined(patterns, limit=6)})" if patterns else ""
-        return f"{self.path.name} (sha256 {self.sha256[:12]}): {len(self.matched)} tensors loaded{dropped}"
+        unread = f"; left unread: {joined(self.unread, limit=6)}" if self.unread else ""
+        remark = f". Note: {self.remark}" if self.remark else ""
+        return (
+            f"{self.path.name} (sha256 {self.sha256[:12]}): {len(self.matched)} tensors loaded{dropped}{unread}{remark}"
+        )
 
 
 def load_weights(backbone: Backbone, path: str | Path, *, sha256: str | None = None) -> LoadReport:
     """Loads a published checkpoint, a state dict, or a checkpoint of this package's classifier into ``backbone``.
 
     Heads and other parts that the backbone has no place for are dropped by name and reported; everything else must
-    fit, and nothing in the backbone changes unless all of it does. Files that could run code are refused.
+    fit, and nothing in the backbone changes unless all of it does. Files that could run code are refused; objects that
+    the backbone says its authors saved beside the weights (`Backbone.foreign_objects`) are left unread and reported.
 
     Args:
         backbone: takes the weights, in place.
@@ -70,10 +100,12 @@ def load_weights(backbone: Backbone, path: str | Path, *, sha256: str | None = N
     """
     path = Path(path)
     digest = _checked_digest(path, sha256)
-    weights, dropped = _placed(backbone, _state_dict(backbone, _entries(path), path))
+    entries, unread = _entries(path, backbone.foreign_objects)
+    state = _state_dict(backbone, entries, path)
+    weights, dropped = _placed(backbone, state, path)
     _compare(backbone, weights, path)
     backbone.load_state_dict(weights)
-    return LoadReport(path, digest, tuple(weights), tuple(dropped))
+    return LoadReport(path, digest, tuple(weights), tuple(dropped), tuple(unread), backbone.remark(state))
 
 
 def _checked_digest(path: Path, expected: str | None) -> str:
@@ -90,30 +122,42 @@ def _checked_digest(path: Path, expected: str | None) -> str:
     return digest
 
 
-def _entries(path: Path) -> Any:
-    """What the file holds, told by its first bytes, not by its suffix."""
+def _entries(path: Path, foreign: tuple[str, ...]) -> tuple[Any, list[str]]:
+    """What the file holds, told by its first bytes, not by its suffix; and the foreign classes left unread in it."""
     with path.open("rb") as file:
         start = file.read(9)
     try:
         if start[8:] == b"{":
-            return load_file(path)
+            return load_file(path), []
         if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-            return _torch_entries(path)
+            return _torch_entries(path, foreign)
     except pickle.UnpicklingError as error:
         raise _unpickling_error(path, error) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what torch's functions raise on arguments that a damaged file gives them has no end
         raise _damaged(path) from error
     raise InputError(f"{path} is not a checkpoint: give a safetensors or a torch file")
 
 
-def _torch_entries(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
+def _torch_entries(path: Path, foreign: tuple[str, ...]) -> tuple[Any, list[str]]:
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch.load reads past a wrong checksum
                 raise zipfile.BadZipFile
     with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")  # it is refused, or it loads
-        return torch.load(path, map_location="cpu", weights_only=True)
+        unread = _foreign_classes(path, foreign) if is_zip and foreign else []
+        # torch's reader looks names up in its list and nowhere else: what they mean outside is never imported.
+        with torch.serialization.safe_globals([(Unread, name) for name in unread]):
+            return torch.load(path, map_location="cpu", weights_only=True), unread
+
+
+def _foreign_classes(path: Path, foreign: tuple[str, ...]) -> list[str]:
+    """The classes that the file asks for and that the backbone knows as beside the point."""
+    asked_for = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return sorted(name for name in asked_for if any(f"{name}.".startswith(f"{known}.") for known in foreign))
 
 
 def _unpickling_error(path: Path, error: Exception) -> InputError:
@@ -140,16 +184,25 @@ def _state_dict(backbone: Backbone, entries: Any, path: Path) -> State:
     raise InputError(f"{path} holds no weights (found: {found}): give a state dict, alone or as one of {keys}")
 
 
-def _placed(backbone: Backbone, state: State) -> tuple[State, list[str]]:
+def _placed(backbone: Backbone, state: State, path: Path) -> tuple[State, list[str]]:
     """The tensors under the backbone's names, and the names that it has no place for."""
     ours = any(name.startswith(OWN_PREFIX) for name in state)
-    weights, dropped = {}, []
+    prefixes = (OWN_PREFIX,) if ours else backbone.wrappers(state)
+    weights: State = {}
+    dropped, twice = [], []
     for name, tensor in state.items():
-        own = backbone.own_name(name.removeprefix(OWN_PREFIX)) if name.startswith(OWN_PREFIX) or not ours else None
+        bare = reduce(str.removeprefix, prefixes, name)
+        own = backbone.own_name(bare) if name.startswith(OWN_PREFIX) or not ours else None
         if own is None:
             dropped.append(name)
+        elif own in weights:
+            twice.append(f"{name} for {own}")
         else:
             weights[own] = tensor
+    if twice:
+        raise InputError(
+            f"{path} holds some weights under two names: {joined(twice)}: keep one of each, drop the other"
+        )
     return weights, dropped
 
 

@@ -59,8 +59,11 @@ class Net1DBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (batch, channel, time) -> (batch, channels, ceil(time / stride)); no activation behind the sum."""
-        shortcut = widened(halved(x) if self.stride == 2 else x, self.channels)
-        return shortcut + self.drop(x, self.branch)  # type: ignore[no-any-return]
+        return self.shortcut(x) + self.drop(x, self.branch)  # type: ignore[no-any-return]
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What the branch is added to: ``x``, max-pooled where the time is halved, with zero channels around it."""
+        return widened(halved(x) if self.stride == 2 else x, self.channels)
 
     def branch(self, x: Tensor) -> Tensor:
         """The residual branch; the very first block comes straight behind the stem's swish and has none of its own."""
@@ -185,6 +188,11 @@ class ECGFounder(Backbone):
             return 0
         _, stage, _, block, _ = name.split(".", maxsplit=4)
         return self._first_of_stage[int(stage)] + int(block) + 1
+
+    def shortcut(self, block: int, x: Tensor) -> Tensor:
+        """The block's own shortcut: it halves the time and widens."""
+        blocks = [block for stage in self.stage_list for block in stage.block_list]  # type: ignore[union-attr]
+        return blocks[block].shortcut(x)  # type: ignore[no-any-return]
 
     def own_name(self, published: str) -> str | None:
         """Nothing is renamed; norms that are not built (the file holds them even when off) have no place here."""

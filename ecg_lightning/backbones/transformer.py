@@ -32,16 +32,18 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with the exact GELU between them."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, activation_dropout: float | None = None) -> None:
+        """``activation_dropout``: behind the GELU; None: as ``dropout``, which is behind the second layer."""
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, dim)
+        self.activation_dropout = nn.Dropout(dropout if activation_dropout is None else activation_dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (batch, token, dim) -> the same shape."""
-        return self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))  # type: ignore[no-any-return]
+        return self.dropout(self.fc2(self.activation_dropout(self.act(self.fc1(x)))))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):

@@ -248,7 +248,7 @@ class PTBXLDataModule(LightningDataModule):
     def inputs_are_fixed(self) -> bool:
         """Whether a record looks the same in every epoch, in training as in evaluation."""
         assert self.signal is not None
-        return self.stores.stored.num_time_points == self.signal.num_time_points
+        return self.stores.stored.num_time_points == self.signal.window_points
 
     def feature_loader(self) -> DataLoader[Batch]:
         """The training and validation records in fixed chunks, this process's share of them."""

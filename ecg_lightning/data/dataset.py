@@ -69,7 +69,7 @@ class ECGDataset(Dataset[Batch]):
 
     def _windows(self, rows: Rows, ecg_ids: list[int], epoch: int) -> NDArray[Any]:
         """Record by record, without an array in between: the fastest on one thread, with or without conversion."""
-        stores, width = self.stores.stores, self.signal.num_time_points
+        stores, width = self.stores.stores, self.signal.window_points
         last = self.stores.stored.num_time_points - width
         starts = [self._starts(ecg_id, epoch, last) for ecg_id in ecg_ids] if last else [[0]] * len(rows)
         kind = np.dtype(np.float32) if self.in_millivolts else stores[0].dtype
@@ -86,7 +86,7 @@ class ECGDataset(Dataset[Batch]):
     def _starts(self, ecg_id: int, epoch: int, last: int) -> list[int]:
         windows = self.signal.windows
         if not self.training:
-            return windows.evaluation_starts(last + self.signal.num_time_points, self.signal.num_time_points)
+            return windows.evaluation_starts(last + self.signal.window_points, self.signal.window_points)
         if windows.train == "centre":
             return [last // 2]
         return [int(np.random.default_rng((self.seed, epoch, ecg_id)).integers(last + 1))]

@@ -146,9 +146,9 @@ def _stored(signal: SignalSpec, record_points: int) -> StoredSignal:
         length = run_record_chain(signal.stored_chain, silence, signal.record_rate).shape[-1]
     except ValueError as error:
         raise InputError(f"records of {record_points} time points are too short for the chain ({error})") from error
-    if length < signal.num_time_points:
+    if length < signal.window_points:
         raise InputError(
-            f"the records give {length} time points at {signal.sampling_rate:g} Hz, the backbone takes "
-            f"{signal.num_time_points}: choose another --backbone, or one with fewer time points"
+            f"the records give {length} time points at {signal.stored_rate:g} Hz, the backbone takes "
+            f"{signal.window_points}: choose another --backbone, or one with fewer time points"
         )
     return StoredSignal(float(signal.record_rate), signal.leads, length, signal.stored_chain)

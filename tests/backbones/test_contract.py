@@ -10,9 +10,15 @@ from ecg_lightning.stochastic_depth import StochasticDepth, branches, draw_coins
 
 NET1D: dict[str, Any] = {"base_filters": 16, "filters": (16, 32), "blocks": (2, 1), "num_time_points": 250}
 
+WAV2VEC: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 2, "conv_channels": 16}
+
 CASES: dict[str, dict[str, Any]] = {
+    "ecg_fm_base": WAV2VEC,
     "ecgfounder": NET1D,
     "ecgfounder_1lead": NET1D,
+    "hubert_ecg_base": WAV2VEC,
+    "hubert_ecg_large": WAV2VEC,
+    "hubert_ecg_small": WAV2VEC,
     "mtecg_ti": {},
     "vit": {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 100},
 }
@@ -30,6 +36,16 @@ def build(name: str) -> Backbone:
 def ecg_for(backbone: Backbone) -> torch.Tensor:
     random = torch.Generator().manual_seed(1)
     return torch.randn(RECORDS, len(backbone.signal.leads), backbone.signal.num_time_points, generator=random)
+
+
+def blocks_of(backbone: Backbone) -> dict[int, torch.nn.Module]:
+    """The modules that hold the branches, by the index of their block."""
+    holders = {
+        module.block: name.rpartition(".")[0]
+        for name, module in backbone.named_modules()
+        if isinstance(module, StochasticDepth)
+    }
+    return {index: backbone.get_submodule(name) for index, name in holders.items()}
 
 
 def test_every_backbone_has_a_row_here():
@@ -93,11 +109,14 @@ def test_every_drop_is_called_once_and_blocks_count_from_zero(name):
 
 
 @every_backbone
-def test_rate_one_leaves_the_identity_of_every_block(name):
+def test_rate_one_leaves_the_shortcut_that_the_backbone_states_of_every_block(name):
     backbone = build(name).train()
     added: list[torch.Tensor] = []
+    passed: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for drop in branches(backbone):
         drop.register_forward_hook(lambda module, args, output: added.append(output))
+    for index, block in blocks_of(backbone).items():
+        block.register_forward_hook(lambda _, args, output, index=index: passed.update({index: (args[0], output)}))
     set_drop_path(backbone, 1.0, "uniform")
     ecg = ecg_for(backbone).requires_grad_()
     tokens = backbone.tokens(ecg)
@@ -105,6 +124,8 @@ def test_rate_one_leaves_the_identity_of_every_block(name):
     assert len(added) == len(branches(backbone))
     assert not any(output.any() for output in added)
     assert gradient.any()
+    for index, (before, after) in passed.items():
+        torch.testing.assert_close(after, backbone.shortcut(index, before), atol=1e-6, rtol=0)
 
 
 @every_backbone
