@@ -65,11 +65,6 @@ class SignalSpec:
         for index, step in enumerate(self.chain):
             if isinstance(step, RecordStep if index > crops[0] else BatchStep):
                 raise ValueError(f"step {step.name!r} stands on the wrong side of the crop")
-        if self.window_points * self.sampling_rate != self.num_time_points * self.stored_rate:
-            raise ValueError(
-                f"{self.num_time_points} time points at {self.sampling_rate:g} Hz are no whole number of them at "
-                f"{self.stored_rate:g} Hz, where windows are cut"
-            )
 
     @property
     def stored_chain(self) -> Chain:

@@ -1,8 +1,12 @@
 """References of published networks: their weights as a file, their input, and how far a backbone is from them."""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -11,9 +15,10 @@ from seed_recipe import seeded_input, seeded_state
 from torch import Tensor
 
 from ecg_lightning.backbones import Backbone, LoadReport, load_weights
+from ecg_lightning.signals import LEADS_12
 
 FOLDER = Path(__file__).parents[1] / "references"
-HEADS = ("head", "dense")
+HEADS = ("head", "dense", "classifier", "proj")
 
 POOLED, NORMED_TOKENS, TOKENS = 1e-5, 1e-5, 3e-5
 """Largest differences allowed: float32 against float64 is up to 1.8e-6 and, for un-normed tokens, 8.6e-6."""
@@ -27,13 +32,16 @@ class Reference:
     shapes: dict[str, list[int]]
     input_shape: list[int]
     outputs: dict[str, Tensor]
+    step: int
+    """Every so many tokens are kept."""
 
     @classmethod
     def read(cls, name: str, folder: Path = FOLDER) -> "Reference":
         table = json.loads((folder / f"{name}.json").read_text())
         with np.load(folder / f"{name}.npz") as arrays:
             outputs = {key: torch.from_numpy(arrays[key]) for key in arrays if key != "x"}
-        return cls(name, table["state"], table["input_shape"], outputs)
+        step = table["outputs"].get("tokens_slice", {}).get("step", 4)
+        return cls(name, table["state"], table["input_shape"], outputs, step)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -43,7 +51,8 @@ class Reference:
     @property
     def ecg(self) -> Tensor:
         """The input (batch, lead, time)."""
-        return torch.from_numpy(seeded_input(self.name, self.input_shape)).flatten(0, -3)
+        x = torch.from_numpy(seeded_input(self.name, self.input_shape))
+        return x.view(len(x), len(LEADS_12), -1) if x.ndim == 2 else x.flatten(0, -3)  # two axes: lead after lead
 
     def load_into(self, backbone: Backbone, folder: Path) -> LoadReport:
         """Through a file as the authors publish it."""
@@ -62,13 +71,32 @@ class Reference:
         weight, bias = (torch.from_numpy(array) for array in seeded_state(head_shapes).values())
         tokens = tokens.transpose(1, 2) if time_last else tokens
         computed = {"pooled": pooled, "logits": F.linear(pooled, weight, bias)}
-        computed |= {"tokens": tokens} if "tokens" in self.outputs else {"tokens_slice": tokens[:, ::4]}
+        computed |= {"tokens": tokens} if "tokens" in self.outputs else {"tokens_slice": tokens[:, :: self.step]}
         for name, values in computed.items():
             assert values.shape == self.outputs[name].shape
         return {
             name.removesuffix("_slice"): (values - self.outputs[name]).abs().max().item()
             for name, values in computed.items()
         }
+
+
+def shrunk(shapes: dict[str, list[int]], lengths: dict[int, int]) -> dict[str, list[int]]:
+    """The same names with each axis of a length in ``lengths`` made shorter."""
+    return {name: [lengths.get(length, length) for length in shape] for name, shape in shapes.items()}
+
+
+@contextmanager
+def foreign_class(module: str, name: str) -> Iterator[type]:
+    """A class of another package, importable only while a file with objects of it is written."""
+    parts = module.split(".")
+    homes = {".".join(parts[: end + 1]): ModuleType(".".join(parts[: end + 1])) for end in range(len(parts))}
+    setattr(homes[module], name, type(name, (), {"__module__": module}))
+    sys.modules.update(homes)
+    try:
+        yield getattr(homes[module], name)
+    finally:
+        for home in homes:
+            del sys.modules[home]
 
 
 def is_equal(differences: dict[str, float], tokens: float) -> bool:
