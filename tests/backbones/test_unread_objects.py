@@ -70,7 +70,8 @@ def trap(tmp_path, monkeypatch) -> Iterator[Path]:
     for package in ("hubert_ecg", "transformers"):
         (tmp_path / "packages").mkdir(exist_ok=True)
         (tmp_path / "packages" / f"{package}.py").write_text(
-            f"from pathlib import Path\n\nmark = Path({str(mark)!r})\nmark.touch()\n\n\ndef run(*_):\n    mark.touch()\n"
+            f"from pathlib import Path\n\nmark = Path({str(mark)!r})\nmark.touch()\n\n\n"
+            "def run(*_):\n    mark.touch()\n"
         )
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     monkeypatch.chdir(tmp_path)
