@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ecg_lightning.chains import BatchStep, Chain, Crop, RecordStep, Step, ZScore, rate_behind
+from ecg_lightning.chains import BatchStep, Chain, Crop, RecordStep, Step, WindowFilter, ZScore, rate_behind
 
 LEADS_12 = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -65,6 +65,8 @@ class SignalSpec:
         for index, step in enumerate(self.chain):
             if isinstance(step, RecordStep if index > crops[0] else BatchStep):
                 raise ValueError(f"step {step.name!r} stands on the wrong side of the crop")
+            if isinstance(step, WindowFilter) and step.sampling_rate != self.sampling_rate:
+                raise ValueError(f"step {step!r} filters windows of {self.sampling_rate:g} Hz: give it that rate")
 
     @property
     def stored_chain(self) -> Chain:

@@ -14,11 +14,15 @@ from ecg_lightning.backbones.base import (
 )
 from ecg_lightning.backbones.checkpoints import LoadReport, load_weights
 from ecg_lightning.backbones.ecg_fm import ECGFMBase
+from ecg_lightning.backbones.ecg_jepa import ECGJEPA
 from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
 from ecg_lightning.backbones.hubert_ecg import HuBERTECGBase, HuBERTECGLarge, HuBERTECGSmall
+from ecg_lightning.backbones.st_mem import STMEM, STMEMSmall
 from ecg_lightning.backbones.vit import MTECGTi, ViT
 
 __all__ = [
+    "ECGJEPA",
+    "STMEM",
     "Backbone",
     "Card",
     "ECGFMBase",
@@ -30,6 +34,7 @@ __all__ = [
     "HuBERTECGSmall",
     "LoadReport",
     "MTECGTi",
+    "STMEMSmall",
     "ViT",
     "backbone_card",
     "backbone_class",

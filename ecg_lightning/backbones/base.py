@@ -34,6 +34,8 @@ class Backbone(nn.Module, ABC):
     """Last parts of parameter names (tokens, position tables) that get no weight decay, besides 1-D tensors."""
     published_key: ClassVar[str | None] = None
     """Entry of the published checkpoint that holds the weights."""
+    published_prefix: ClassVar[str | None] = None
+    """How the backbone's names start in a published file that holds a larger network; the rest of it is dropped."""
     unused_prefixes: ClassVar[tuple[str, ...]] = ("head.",)
     """How names in the published checkpoint start that are no part of a backbone: heads, decoders."""
     foreign_objects: ClassVar[tuple[str, ...]] = ()

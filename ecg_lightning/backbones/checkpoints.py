@@ -186,13 +186,14 @@ def _state_dict(backbone: Backbone, entries: Any, path: Path) -> State:
 
 def _placed(backbone: Backbone, state: State, path: Path) -> tuple[State, list[str]]:
     """The tensors under the backbone's names, and the names that it has no place for."""
-    ours = any(name.startswith(OWN_PREFIX) for name in state)
-    prefixes = (OWN_PREFIX,) if ours else backbone.wrappers(state)
+    kinds = [prefix for prefix in (OWN_PREFIX, backbone.published_prefix) if prefix]
+    prefix = next((one for one in kinds if any(name.startswith(one) for name in state)), "")
+    wrappers = () if prefix == OWN_PREFIX else backbone.wrappers(state)
     weights: State = {}
     dropped, twice = [], []
     for name, tensor in state.items():
-        bare = reduce(str.removeprefix, prefixes, name)
-        own = backbone.own_name(bare) if name.startswith(OWN_PREFIX) or not ours else None
+        bare = reduce(str.removeprefix, wrappers, name.removeprefix(prefix))
+        own = backbone.own_name(bare) if name.startswith(prefix) else None
         if own is None:
             dropped.append(name)
         elif own in weights:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ecg_lightning.backbones.base import Backbone, Card, register
-from ecg_lightning.backbones.transformer import Block
+from ecg_lightning.backbones.transformer import Block, check_sizes, layer_of_block
 from ecg_lightning.chains import Chain, Crop, ZScore
 from ecg_lightning.errors import InputError, joined
 from ecg_lightning.signals import LEADS_12, SignalSpec
@@ -94,9 +94,18 @@ class ViT(Backbone):
             InputError: naming all sizes that do not fit.
         """
         super().__init__()
-        _check_sizes(depth, dim, heads, mlp_ratio, patch, num_time_points)
+        num_leads, (patch_leads, patch_points) = len(LEADS_12), patch
+        check_sizes(
+            {"depth": depth, "dim": dim, "heads": heads, "mlp_ratio": mlp_ratio, "num_time_points": num_time_points}
+            | {"patch[0]": patch_leads, "patch[1]": patch_points},
+            [
+                ("num_time_points", num_time_points, "patch[1]", patch_points),
+                ("the number of leads", num_leads, "patch[0]", patch_leads),
+                ("dim", dim, "heads", heads),
+            ],
+        )
         _check_choices(readout, normalise)
-        num_patches = len(LEADS_12) // patch[0] * (num_time_points // patch[1])
+        num_patches = num_leads // patch_leads * (num_time_points // patch_points)
         self.signal = SignalSpec(sampling_rate, num_time_points, chain=CHAINS[normalise])
         self.feature_dim, self.num_layers, self.readout = dim, depth + 1, readout
         self.patch_embed = PatchEmbed(patch, dim)
@@ -118,7 +127,7 @@ class ViT(Backbone):
         """
         self.check_input(ecg)
         x = self.patch_embed(ecg)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = self.dropout(x + self.pos_embed)
         for block in self.blocks:
             x = block(x)
@@ -131,10 +140,7 @@ class ViT(Backbone):
 
     def layer_of(self, name: str) -> int:
         """0 for patches, class token and positions, ``i + 1`` for block ``i``, ``num_layers`` for the last norm."""
-        part, _, rest = name.partition(".")
-        if part == "blocks":
-            return int(rest.partition(".")[0]) + 1
-        return self.num_layers if part in ("norm", "fc_norm") else 0
+        return layer_of_block(name, self.num_layers)
 
     def _initialise(self) -> None:
         """Normal of deviation 0.02 for linear layers, class token and positions; the patches keep torch's default."""
@@ -180,21 +186,6 @@ class MTECGTi(ViT):
             normalise=normalise,
             dropout=dropout,
         )
-
-
-def _check_sizes(depth: int, dim: int, heads: int, mlp_ratio: int, patch: tuple[int, int], num_points: int) -> None:
-    sizes = {"depth": depth, "dim": dim, "heads": heads, "mlp_ratio": mlp_ratio, "num_time_points": num_points}
-    sizes |= {"patch[0]": patch[0], "patch[1]": patch[1]}
-    problems = [f"{name} is {size}, it must be 1 or more" for name, size in sizes.items() if size < 1]
-    if not problems:
-        parts = (
-            ("num_time_points", num_points, patch[1], "patch[1]"),
-            ("the number of leads", len(LEADS_12), patch[0], "patch[0]"),
-            ("dim", dim, heads, "heads"),
-        )
-        problems = [f"{name} is {of}, no multiple of {what}, {by}" for name, of, by, what in parts if of % by]
-    if problems:
-        raise InputError(f"sizes do not fit: {joined(problems)}: change one of each pair")
 
 
 def _check_choices(readout: str, normalise: str) -> None:

@@ -32,15 +32,15 @@ class Reference:
     shapes: dict[str, list[int]]
     input_shape: list[int]
     outputs: dict[str, Tensor]
-    step: int
-    """Every so many tokens are kept."""
+    step: int | None
+    """Every so many tokens are kept; None: as their number says."""
 
     @classmethod
     def read(cls, name: str, folder: Path = FOLDER) -> "Reference":
         table = json.loads((folder / f"{name}.json").read_text())
         with np.load(folder / f"{name}.npz") as arrays:
             outputs = {key: torch.from_numpy(arrays[key]) for key in arrays if key != "x"}
-        step = table["outputs"].get("tokens_slice", {}).get("step", 4)
+        step = table["outputs"].get("tokens_slice", {}).get("step")
         return cls(name, table["state"], table["input_shape"], outputs, step)
 
     @property
@@ -54,30 +54,40 @@ class Reference:
         x = torch.from_numpy(seeded_input(self.name, self.input_shape))
         return x.view(len(x), len(LEADS_12), -1) if x.ndim == 2 else x.flatten(0, -3)  # two axes: lead after lead
 
-    def load_into(self, backbone: Backbone, folder: Path) -> LoadReport:
-        """Through a file as the authors publish it."""
+    def load_into(self, backbone: Backbone, folder: Path, state: dict[str, Tensor] | None = None) -> LoadReport:
+        """Through a file as the authors publish it; ``state``: what it holds, where that is not the reference's own."""
         path = folder / f"{self.name}.pth"
-        torch.save({"epoch": 3, backbone.published_key: self.state}, path)
+        torch.save({"epoch": 3, backbone.published_key: state or self.state}, path)
         report = load_weights(backbone, path)
         path.unlink()
         return report
 
     def differences(self, backbone: Backbone, *, time_last: bool = False) -> dict[str, float]:
-        """Largest difference of tokens, pooled features and logits (with the head of the file)."""
+        """Largest difference of tokens, pooled features and, where the published network has a head, logits."""
         with torch.no_grad():
             tokens, pooled = backbone.eval().tokens(self.ecg), backbone.eval()(self.ecg)
-        head = next(head for head in HEADS if f"{head}.weight" in self.shapes)
-        head_shapes = {name: self.shapes[name] for name in (f"{head}.weight", f"{head}.bias")}
-        weight, bias = (torch.from_numpy(array) for array in seeded_state(head_shapes).values())
         tokens = tokens.transpose(1, 2) if time_last else tokens
-        computed = {"pooled": pooled, "logits": F.linear(pooled, weight, bias)}
-        computed |= {"tokens": tokens} if "tokens" in self.outputs else {"tokens_slice": tokens[:, :: self.step]}
+        computed = {"pooled": pooled} | self._logits(pooled)
+        if "tokens" in self.outputs:
+            computed["tokens"] = tokens
+        else:
+            step = self.step or -(-tokens.shape[1] // self.outputs["tokens_slice"].shape[1])
+            computed["tokens_slice"] = tokens[:, ::step]
+        assert computed.keys() == {name for name in self.outputs if name in (*computed, "tokens", "logits")}
         for name, values in computed.items():
             assert values.shape == self.outputs[name].shape
         return {
             name.removesuffix("_slice"): (values - self.outputs[name]).abs().max().item()
             for name, values in computed.items()
         }
+
+    def _logits(self, pooled: Tensor) -> dict[str, Tensor]:
+        head = next((head for head in HEADS if f"{head}.weight" in self.shapes), None)
+        if head is None:
+            return {}
+        shapes = {name: self.shapes[name] for name in (f"{head}.weight", f"{head}.bias")}
+        weight, bias = (torch.from_numpy(array) for array in seeded_state(shapes).values())
+        return {"logits": F.linear(pooled, weight, bias)}
 
 
 def shrunk(shapes: dict[str, list[int]], lengths: dict[int, int]) -> dict[str, list[int]]:
@@ -101,4 +111,5 @@ def foreign_class(module: str, name: str) -> Iterator[type]:
 
 def is_equal(differences: dict[str, float], tokens: float) -> bool:
     """Whether all differences lie within the tolerances; ``tokens``: that of the tokens."""
-    return max(differences["pooled"], differences["logits"]) <= POOLED and differences["tokens"] <= tokens
+    limits = {"pooled": POOLED, "logits": POOLED, "tokens": tokens}
+    return all(difference <= limits[name] for name, difference in differences.items())

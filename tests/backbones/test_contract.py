@@ -6,31 +6,44 @@ import pytest
 import torch
 
 from ecg_lightning.backbones import Backbone, create_backbone, list_backbones
+from ecg_lightning.post_training import freeze
 from ecg_lightning.stochastic_depth import StochasticDepth, branches, draw_coins, set_drop_path
 
 NET1D: dict[str, Any] = {"base_filters": 16, "filters": (16, 32), "blocks": (2, 1), "num_time_points": 250}
 
+ST_MEM: dict[str, Any] = {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 150}
 WAV2VEC: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 2, "conv_channels": 16}
 
 CASES: dict[str, dict[str, Any]] = {
     "ecg_fm_base": WAV2VEC,
+    "ecg_jepa_base": {"depth": 2, "dim": 32, "heads": 2, "leads": ("I", "V4")},
     "ecgfounder": NET1D,
     "ecgfounder_1lead": NET1D,
     "hubert_ecg_base": WAV2VEC,
     "hubert_ecg_large": WAV2VEC,
     "hubert_ecg_small": WAV2VEC,
     "mtecg_ti": {},
+    "st_mem_base": ST_MEM,
+    "st_mem_small": ST_MEM,
     "vit": {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 100},
 }
 """Arguments that make each backbone small."""
 
+WITH_STATISTICS: dict[str, dict[str, Any]] = {"ecgfounder": {"norm": True, "dropout": 0.5}}
+"""Arguments that switch on what must rest in a frozen backbone, where it is off by default."""
+
 every_backbone = pytest.mark.parametrize("name", CASES)
+every_backbone_compiled = pytest.mark.parametrize(
+    "name",
+    # Its depth is fixed, and tracing 12 blocks takes 10 s.
+    [pytest.param(name, marks=pytest.mark.slow) if name == "mtecg_ti" else name for name in CASES],
+)
 RECORDS = 3
 
 
-def build(name: str) -> Backbone:
+def build(name: str, **others: Any) -> Backbone:
     torch.manual_seed(0)
-    return create_backbone(name, **CASES[name])
+    return create_backbone(name, **CASES[name] | others)
 
 
 def ecg_for(backbone: Backbone) -> torch.Tensor:
@@ -90,6 +103,18 @@ def test_evaluation_without_gradient_leaves_all_buffers(name):
 
 
 @every_backbone
+def test_a_frozen_backbone_changes_no_bit_of_its_tensors_even_where_it_is_told_to_train(name):
+    backbone = build(name, **WITH_STATISTICS.get(name, {})).train()
+    freeze(backbone, backbone.num_layers + 1)
+    before = {key: value.clone() for key, value in [*backbone.named_parameters(), *backbone.named_buffers()]}
+    first, second = backbone(ecg_for(backbone)), backbone(ecg_for(backbone))
+    assert torch.equal(first, second)
+    assert not first.requires_grad
+    after = dict([*backbone.named_parameters(), *backbone.named_buffers()])
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+@every_backbone
 def test_a_record_does_not_depend_on_the_others_of_its_batch(name):
     backbone = build(name).eval()
     ecg = ecg_for(backbone)
@@ -129,6 +154,29 @@ def test_rate_one_leaves_the_shortcut_that_the_backbone_states_of_every_block(na
 
 
 @every_backbone
+def test_the_mean_of_a_branch_over_many_draws_is_that_of_evaluation(name):
+    """Per draw the branch adds nothing or its value over the keep probability; the share kept is binomial."""
+    backbone, rate = build(name).train(), 0.3
+    set_drop_path(backbone, rate, "uniform")
+    shares: list[float] = []
+
+    def compare(module: StochasticDepth, args: tuple[Any, ...], added: torch.Tensor) -> None:
+        evaluated = args[1](args[0])  # the branch, without its coin
+        for one, whole in zip(added, evaluated, strict=True):
+            shares.append((one * whole).sum().item() / (whole * whole).sum().item())
+            torch.testing.assert_close(one, whole * shares[-1], atol=1e-5, rtol=1e-4)
+
+    for drop in branches(backbone):
+        drop.register_forward_hook(compare)
+    while len(shares) < 200:
+        with torch.no_grad():
+            backbone(ecg_for(backbone))
+    assert all(min(abs(share), abs(share - 1 / (1 - rate))) < 1e-4 for share in shares)
+    deviation = (rate / (1 - rate) / len(shares)) ** 0.5
+    assert abs(sum(shares) / len(shares) - 1) < 4 * deviation
+
+
+@every_backbone
 @pytest.mark.parametrize("rate", [0.5, 1.0])
 def test_subset_mode_equals_mask_mode_with_the_same_coins(name, rate):
     backbone = build(name).train()
@@ -159,3 +207,44 @@ def test_names_without_weight_decay_exist(name):
     backbone = build(name)
     last_parts = {key.rpartition(".")[2] for key, _ in backbone.named_parameters()}
     assert backbone.no_weight_decay <= last_parts
+
+
+@pytest.fixture
+def traced_anew():
+    """What was compiled for another network must not count towards the limit of recompilations."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@every_backbone_compiled
+@pytest.mark.usefixtures("traced_anew")
+def test_evaluation_compiles_without_graph_breaks(name):
+    backbone = build(name).eval()
+    compiled = torch.compile(backbone, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(ecg_for(backbone)), backbone(ecg_for(backbone)))
+
+
+@every_backbone_compiled
+@pytest.mark.usefixtures("traced_anew")
+@pytest.mark.parametrize("mode", ["mask", "subset"])
+def test_training_compiles_without_graph_breaks_and_takes_the_coins_of_each_step(name, mode):
+    backbone = build(name).train()
+    set_drop_path(backbone, 0.5, "uniform", mode)
+    compiled = torch.compile(backbone, fullgraph=True, backend="eager")
+    for step in range(2):
+        draw_coins(backbone, RECORDS, slice(None), torch.Generator().manual_seed(step), torch.device("cpu"))
+        features = compiled(ecg_for(backbone))
+        torch.testing.assert_close(features, backbone(ecg_for(backbone)))
+        features.sum().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+@every_backbone_compiled
+def test_evaluation_exports_for_any_number_of_records(name):
+    backbone = build(name).eval()
+    ecg = ecg_for(backbone)
+    program = torch.export.export(backbone, (ecg,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(ecg[:2]), backbone(ecg[:2]))
