@@ -64,5 +64,7 @@ def _grow(tree: Tree, content: dict[str, Any]) -> None:
     for key, value in content.items():
         if isinstance(value, dict):
             _grow(tree.add(escape(str(key))), value)
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(one, dict) for one in value):
+            _grow(tree.add(escape(str(key))), {str(number): one for number, one in enumerate(value, start=1)})
         else:
             tree.add(escape(f"{key}: {value}"))

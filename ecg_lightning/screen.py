@@ -9,6 +9,7 @@ from typing import TextIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from ecg_lightning.backbones import backbone_card
 from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.post_training import PostTraining
@@ -113,3 +114,18 @@ def log_plan(plan: PostTraining, classifier: ECGClassifier, data: PTBXLDataModul
         plan.drop_path_rate, plan.drop_path_over_depth,
     )  # fmt: skip
     log.info("%s x %d, precision %s", trainer.strategy.root_device.type, trainer.world_size, trainer.precision)
+    warn_of_pretraining(classifier)
+
+
+def warn_of_pretraining(classifier: ECGClassifier) -> None:
+    """Says so where the published pre-training has seen PTB-XL, or may have: scores on it flatter such weights."""
+    name = classifier.backbone.registered_name
+    if classifier.weights is None or name is None:
+        return
+    card = backbone_card(name)
+    if card.ptbxl_in_pretraining is not False:
+        seen = "was" if card.ptbxl_in_pretraining else "may have been (its card says unknown)"
+        logging.getLogger(f"{_OWN}.plan").warning(
+            "PTB-XL %s in the pre-training of the published %s, so that scores on it may flatter these weights; "
+            "pre-trained on: %s", seen, name, card.pretraining_data,
+        )  # fmt: skip
