@@ -27,8 +27,9 @@ class ECGClassifier(LightningModule):
     Args:
         backbone: the network; by name as a flag (`--model.backbone vit`), by class path in configs, a user's own too.
         label_names: the task's labels in the order of the head's outputs (linked from the data on the command line).
-        weights: pre-trained weights for the backbone (.safetensors, or a torch file without code); none: random start.
-        weights_sha256: what the file must hash to.
+        weights: pre-trained weights for the backbone (.safetensors, or a torch file without code), by path or from the
+            Hugging Face hub (hf://owner/repository/file); none: random start.
+        weights_sha256: what the file must hash to; the run's config holds it in any case.
         dropout: dropout on the features in front of the head.
         pos_weight: `balanced` weights a label's positives by its (known) negatives / positives in the training split.
         seed: of all random draws of the training steps (linked from seed_everything on the command line).

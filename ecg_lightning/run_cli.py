@@ -11,6 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from ecg_lightning.backbones import weights_digest
+from ecg_lightning.backbones.hub import is_on_hub
 from ecg_lightning.checkpointing import AtomicCheckpointIO, RunCheckpoints
 from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.config_names import settled_arguments
@@ -154,6 +156,16 @@ class RunCLI(LightningCLI):
             enable_checkpointing=fitting,
         )
 
+    def pin_weights(self) -> None:
+        """Writes the weights' hash into the config where none was asked for: a run says what it started from.
+
+        Raises:
+            InputError: when there is no such file.
+        """
+        model = self.config.model
+        if model.weights is not None and model.weights_sha256 is None:
+            model.weights_sha256 = weights_digest(model.weights)
+
     def run_config(self, format: str = "yaml") -> str:
         """The complete config of the run, without what was said about this call alone."""
         config = self.config.clone()
@@ -161,7 +173,7 @@ class RunCLI(LightningCLI):
             config.pop(name, None)
         store = config.data.store  # a run is read from any folder
         config.data.store = _absolute(store) if isinstance(store, str) else [_absolute(one) for one in store]
-        if config.model.weights is not None:
+        if config.model.weights is not None and not is_on_hub(config.model.weights):
             config.model.weights = _absolute(config.model.weights)
         return str(self.parser.dump(config, format=format, skip_none=False, skip_validation=True))
 

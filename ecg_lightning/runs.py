@@ -169,8 +169,10 @@ class RunFolder:
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
             return None
 
-    def write_environment(self, stores: list[str], store_sha256: str) -> None:
-        """Versions, machine, command and store, for whoever asks later how this came about."""
+    def write_environment(
+        self, stores: list[str], store_sha256: str, *, weights: str | None = None, weights_sha256: str | None = None
+    ) -> None:
+        """Versions, machine, command, stores and weights, for whoever asks later how this came about."""
         import torch
 
         packages = ("torch", "lightning", "torchmetrics", "numpy", "scipy", "h5py", "wfdb", "jsonargparse")
@@ -186,6 +188,8 @@ class RunFolder:
                 "threads": torch.get_num_threads(),
                 "store": stores[0] if len(stores) == 1 else stores,
                 "store_sha256": store_sha256,
+                "weights": weights,
+                "weights_sha256": weights_sha256,
                 "note": NO_DEVICE,
             },
         )

@@ -102,10 +102,13 @@ def _judge_best(cli: RunCLI) -> None:
 
 @rank_zero_only
 def _write_config(cli: RunCLI) -> None:
+    cli.pin_weights()
     with whole_file(cli.run_folder.config) as temporary:
         temporary.write_text(cli.run_config())
-    stores = cli.datamodule.stores
-    cli.run_folder.write_environment([str(Path(path).resolve()) for path in stores.paths], stores.sha256)
+    stores, model = cli.datamodule.stores, cli.config.model
+    weights = {"weights": model.weights, "weights_sha256": model.weights_sha256}
+    paths = [str(Path(path).resolve()) for path in stores.paths]
+    cli.run_folder.write_environment(paths, stores.sha256, **weights)
     for logger in cli.trainer.loggers:
         logger.log_hyperparams(json.loads(cli.run_config("json")))
 

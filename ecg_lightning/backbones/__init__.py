@@ -12,7 +12,7 @@ from ecg_lightning.backbones.base import (
     meta_backbone,
     register,
 )
-from ecg_lightning.backbones.checkpoints import LoadReport, load_weights
+from ecg_lightning.backbones.checkpoints import LoadReport, load_weights, weights_digest
 from ecg_lightning.backbones.ecg_fm import ECGFMBase
 from ecg_lightning.backbones.ecg_jepa import ECGJEPA
 from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
@@ -44,4 +44,5 @@ __all__ = [
     "load_weights",
     "meta_backbone",
     "register",
+    "weights_digest",
 ]

@@ -181,7 +181,8 @@ def create_backbone(name: str, weights: str | Path | None = None, **sizes: Any) 
 
     Args:
         name: a registered name, or the dotted path of the user's own class.
-        weights: a published checkpoint or one of this package; what came of it is logged. None: the initialisation.
+        weights: a published checkpoint or one of this package, by path or as ``hf://owner/repository/file``; what came
+            of it is logged. None: the initialisation.
         **sizes: arguments of the backbone's class, where they differ from its defaults.
 
     Raises:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ecg_lightning.backbones.base import Backbone
+from ecg_lightning.backbones.hub import local_file
 from ecg_lightning.errors import InputError, joined
 
 State = dict[str, Tensor]
@@ -92,14 +93,14 @@ def load_weights(backbone: Backbone, path: str | Path, *, sha256: str | None = N
 
     Args:
         backbone: takes the weights, in place.
-        path: a safetensors file or a torch file.
+        path: a safetensors file or a torch file; ``hf://owner/repository/file`` for one on the Hugging Face hub.
         sha256: what the file must hash to, when given.
 
     Raises:
         InputError: when the file cannot be read, is not the one asked for, or does not fit.
     """
-    path = Path(path)
-    digest = _checked_digest(path, sha256)
+    path = local_file(path)
+    digest = weights_digest(path, sha256)
     entries, unread = _entries(path, backbone.foreign_objects)
     state = _state_dict(backbone, entries, path)
     weights, dropped = _placed(backbone, state, path)
@@ -108,7 +109,13 @@ def load_weights(backbone: Backbone, path: str | Path, *, sha256: str | None = N
     return LoadReport(path, digest, tuple(weights), tuple(dropped), tuple(unread), backbone.remark(state))
 
 
-def _checked_digest(path: Path, expected: str | None) -> str:
+def weights_digest(path: str | Path, expected: str | None = None) -> str:
+    """The sha256 of a file of weights, named as for `load_weights`.
+
+    Raises:
+        InputError: when there is no such file, it is empty, or its hash is not the one ``expected``.
+    """
+    path = local_file(path)
     if not path.is_file():
         raise InputError(f"{path} is no file: give the path of a checkpoint (.safetensors, .pth, .pt, .ckpt)")
     if path.stat().st_size == 0:
