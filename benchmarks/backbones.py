@@ -1,0 +1,163 @@
+"""CPU time of a forward pass of each backbone against the plainest form of the same network, batch 8, one thread.
+
+The plain form is written out here, layer by layer, from the backbone's own weights: explicit softmax attention over
+all tokens, no module in between. Both compute the same features (checked), in turn (A B A B), medians. A ratio below 1
+says that the backbone is the faster one.
+
+    python benchmarks/backbones.py [NAME ...]
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ecg_lightning.backbones import create_backbone
+
+BATCH = 8
+State = Mapping[str, Tensor]
+Plain = Callable[[State, Tensor], Tensor]
+"""Weights and ECG (batch, lead, time) -> features (batch, dim)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PLAIN)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in PLAIN]
+    if unknown:
+        parser.error(f"no plain form of {', '.join(unknown)}: there are {', '.join(PLAIN)}")
+    torch.set_num_threads(1)
+    print(f"batch of {BATCH}, one thread, {arguments.rounds} rounds in turn, medians; torch {torch.__version__}")
+    print(f"{'backbone':<18}{'ours, s':>10}{'plain, s':>10}{'ratio':>8}{'largest difference':>22}")
+    for name in arguments.names or PLAIN:
+        compare(name, arguments.rounds)
+
+
+@torch.no_grad()
+def compare(name: str, rounds: int) -> None:
+    """One line of the table; the first round warms up and holds the outputs against each other."""
+    torch.manual_seed(0)
+    backbone = create_backbone(name).eval()
+    state = backbone.state_dict()
+    ecg = torch.randn(BATCH, len(backbone.signal.leads), backbone.signal.num_time_points)
+    ways = {"ours": lambda: backbone(ecg), "plain": lambda: PLAIN[name](state, ecg)}
+    difference = (ways["ours"]() - ways["plain"]()).abs().max().item()
+    assert difference < 1e-4, f"{name}: the plain form computes something else, by {difference}"
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, run in ways.items():
+            start = time.perf_counter()
+            run()
+            seconds[way].append(time.perf_counter() - start)
+    ours, plain = median(seconds["ours"]), median(seconds["plain"])
+    print(f"{name:<18}{ours:>10.3f}{plain:>10.3f}{ours / plain:>8.2f}{difference:>22.1e}", flush=True)
+
+
+# --- the plain forms ---
+
+
+def norm(state: State, name: str, x: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)
+
+
+def linear(state: State, name: str, x: Tensor) -> Tensor:
+    return F.linear(x, state[f"{name}.weight"], state.get(f"{name}.bias"))
+
+
+def attention(state: State, name: str, x: Tensor, heads: int, unseen: Tensor | None) -> Tensor:
+    """Softmax of all scores, written out; ``unseen`` (token, token) is True where a token does not see another."""
+    batch, token, dim = x.shape
+    q, k, v = linear(state, f"{name}.qkv", x).view(batch, token, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(-2, -1) * (dim // heads) ** -0.5
+    if unseen is not None:
+        scores = scores.masked_fill(unseen, float("-inf"))
+    mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(batch, token, dim)
+    return linear(state, f"{name}.proj", mixed)
+
+
+def block(state: State, index: int, x: Tensor, *, heads: int, eps: float, unseen: Tensor | None = None) -> Tensor:
+    name = f"blocks.{index}"
+    x = x + attention(state, f"{name}.attn", norm(state, f"{name}.norm1", x, eps), heads, unseen)
+    hidden = F.gelu(linear(state, f"{name}.mlp.fc1", norm(state, f"{name}.norm2", x, eps)))
+    return x + linear(state, f"{name}.mlp.fc2", hidden)
+
+
+def vit(state: State, ecg: Tensor, *, depth: int, heads: int = 3) -> Tensor:
+    leads, points = state["patch_embed.proj.weight"].shape[2:]
+    patches = ecg.unflatten(2, (-1, points)).unflatten(1, (-1, leads)).permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
+    x = F.linear(patches, state["patch_embed.proj.weight"].flatten(1), state["patch_embed.proj.bias"])
+    x = torch.cat([state["cls_token"].expand(len(x), -1, -1), x], dim=1) + state["pos_embed"]
+    for index in range(depth):
+        x = block(state, index, x, heads=heads, eps=1e-6)
+    return norm(state, "norm", x, 1e-6)[:, 0]
+
+
+def st_mem(state: State, ecg: Tensor, *, heads: int) -> Tensor:
+    x = norm(state, "to_patch_embedding.1", ecg.unflatten(2, (-1, 75)), 1e-5)
+    x = norm(state, "to_patch_embedding.3", linear(state, "to_patch_embedding.2", x), 1e-5)
+    place, separator = state["pos_embedding"][0], state["sep_embedding"]
+    leads = []
+    for lead in range(12):
+        ends = [(separator + place[row]).expand(len(x), 1, -1) for row in (0, -1)]
+        tokens = torch.cat([ends[0], x[:, lead] + place[1:31], ends[1]], dim=1)
+        leads.append(tokens + state[f"lead_embeddings.{lead}"])
+    x = torch.cat(leads, dim=1)
+    for index in range(12):
+        x = block(state, index, x, heads=heads, eps=1e-5)
+    patches = [x[:, 32 * lead + 1 : 32 * lead + 31] for lead in range(12)]
+    return norm(state, "norm", torch.cat(patches, dim=1).mean(dim=1), 1e-5)
+
+
+def ecg_jepa(state: State, ecg: Tensor) -> Tensor:
+    x = linear(state, "patch_embed", ecg.unflatten(2, (-1, 50))).flatten(1, 2)
+    token = torch.arange(400)
+    unseen = (token.unsqueeze(1) // 50 != token // 50) & (token.unsqueeze(1) % 50 != token % 50)
+    for index in range(12):
+        x = block(state, index, x + state["pos_embed"], heads=16, eps=1e-5, unseen=unseen)
+    return norm(state, "norm", x, 1e-5).mean(dim=1)
+
+
+def net1d(state: State, ecg: Tensor) -> Tensor:
+    x = F.silu(same_conv(state, "first_conv", ecg, stride=2))
+    for stage, blocks in enumerate((2, 2, 2, 3, 3, 4, 4)):
+        for place in range(blocks):
+            x = net1d_block(state, f"stage_list.{stage}.block_list.{place}", x, first=stage == place == 0)
+    return x.mean(dim=2)
+
+
+def net1d_block(state: State, name: str, x: Tensor, *, first: bool) -> Tensor:
+    stride = 2 if ".block_list.0" in name else 1
+    y = same_conv(state, f"{name}.conv1", x if first else F.silu(x))
+    y = same_conv(state, f"{name}.conv2", F.silu(y), stride, groups=y.shape[1] // 16)
+    y = same_conv(state, f"{name}.conv3", F.silu(y))
+    weight = linear(state, f"{name}.se_fc2", F.silu(linear(state, f"{name}.se_fc1", y.mean(dim=2)))).sigmoid()
+    shortcut = F.max_pool1d(F.pad(x, (0, 1)), 2, 2) if stride == 2 else x
+    missing = y.shape[1] - x.shape[1]
+    return y * weight.unsqueeze(2) + F.pad(shortcut, (0, 0, missing // 2, missing - missing // 2))
+
+
+def same_conv(state: State, name: str, x: Tensor, stride: int = 1, groups: int = 1) -> Tensor:
+    weight, bias = state[f"{name}.conv.weight"], state[f"{name}.conv.bias"]
+    total = max(0, (-(-x.shape[2] // stride) - 1) * stride + weight.shape[2] - x.shape[2])
+    return F.conv1d(F.pad(x, (total // 2, total - total // 2)), weight, bias, stride, groups=groups)
+
+
+PLAIN: dict[str, Plain] = {
+    "vit": lambda state, ecg: vit(state, ecg, depth=6),
+    "mtecg_ti": lambda state, ecg: vit(state, ecg, depth=12),
+    "ecgfounder": net1d,
+    "ecgfounder_1lead": net1d,
+    "st_mem_small": lambda state, ecg: st_mem(state, ecg, heads=6),
+    "st_mem_base": lambda state, ecg: st_mem(state, ecg, heads=12),
+    "ecg_jepa_base": ecg_jepa,
+}
+"""One entry a network; write a new one from the weights alone, without the package's modules."""
+
+if __name__ == "__main__":
+    main()
