@@ -2,11 +2,12 @@
 
 import importlib
 import inspect
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_origin
 
 import ecg_lightning
 from ecg_lightning.errors import InputError, UsageError
@@ -97,13 +98,13 @@ def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[
     """A function whose signature is its flags; what `inspect` looks at may be given without one."""
     from jsonargparse import ArgumentError, auto_cli
 
-    parsed = _bare_flags(function, arguments)
-    if name == "inspect" and (places := [i for i, one in enumerate(parsed) if _stands_alone(parsed, i)]):
-        parsed.insert(places[0], "--target")
+    parsed, lists = _bare_flags(function, arguments), _list_flags(function)
+    if name == "inspect" and (place := _target(parsed, lists)) is not None:
+        parsed.insert(place, "--target")
     try:
         return auto_cli(
             function,
-            args=parsed,
+            args=_joined_lists(parsed, lists),
             prog=f"ecg-lightning {name}",
             as_positional=False,
             allow_abbrev=False,
@@ -113,20 +114,52 @@ def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[
         raise UsageError(f"{error}\n(`ecg-lightning {name} --help` lists what it takes)") from None
 
 
-def _stands_alone(arguments: Sequence[str], place: int) -> bool:
-    before = arguments[place - 1] if place else ""
-    return not arguments[place].startswith("-") and (not before.startswith("--") or "=" in before)
+def _target(arguments: Sequence[str], lists: set[str]) -> int | None:
+    """Where what is looked at stands: the first value without a flag; behind ``--plot 17 18``, the last."""
+    flag, behind_list = "", None
+    for place, argument in enumerate(arguments):
+        before = arguments[place - 1] if place else ""
+        if argument.startswith("-"):
+            flag = argument
+        elif not before.startswith("--") or "=" in before:
+            if flag not in lists:
+                return place
+            behind_list = place
+    return behind_list
 
 
 def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
-    """``--overwrite`` alone means ``--overwrite true``."""
-    switches = {f"--{name}" for name, kind in inspect.get_annotations(function).items() if kind in (bool, "bool")}
+    """``--overwrite`` alone means ``--overwrite true``; so does ``--html``, which may have a value as well."""
+    kinds = inspect.get_annotations(function)
+    switches = {f"--{name}" for name, kind in kinds.items() if kind in (bool, "bool")}
+    optional = {f"--{name}" for name, kind in kinds.items() if bool in get_args(kind)}
     parsed = []
     for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
-        parsed += (
-            [argument, "true"] if argument in switches and following.lower() not in ("true", "false") else [argument]
-        )
+        bare = argument in switches and following.lower() not in ("true", "false")
+        bare |= argument in optional and following.startswith("-")
+        parsed += [argument, "true"] if bare else [argument]
     return parsed
+
+
+def _list_flags(function: Callable[..., object]) -> set[str]:
+    kinds = inspect.get_annotations(function)
+    return {f"--{name}" for name, kind in kinds.items() if any(get_origin(one) is list for one in get_args(kind))}
+
+
+def _joined_lists(arguments: Sequence[str], lists: set[str]) -> list[str]:
+    """``--plot 17 18``, ``--plot 17,18`` and ``--plot=17`` mean ``--plot '["17", "18"]'``."""
+    joined: list[str] = []
+    values: list[str] | None = None
+    for argument in [*arguments, "--"]:
+        if values is not None and not argument.startswith("-"):
+            values += filter(None, argument.split(","))
+            continue
+        if values is not None:
+            joined.append(json.dumps(values))
+        name, _, value = argument.partition("=")
+        values = [*filter(None, value.split(","))] if name in lists else None
+        joined.append(argument if values is None else name)
+    return joined[:-1]
 
 
 def _calm_threads() -> None:

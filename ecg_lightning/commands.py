@@ -131,22 +131,61 @@ def _listed(names: str | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
 
 
-def inspect(target: str | None = None, backbone: str | None = None, json: bool = False, verify: bool = False) -> None:
-    """Shows what is in a store, a run folder or a backbone.
+def inspect(
+    target: str | None = None,
+    backbone: str | None = None,
+    json: bool = False,
+    verify: bool = False,
+    plot: list[str] | None = None,
+    html: bool | str = False,
+    output: str | None = None,
+    all_records: bool = False,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Shows what is in a store, a run folder or a backbone; draws ECGs of a store, writes a page about it.
 
     Args:
         target: a store or a run folder; may be given without the flag.
         backbone: a registry name instead.
         json: print JSON.
         verify: recompute the checksum of every record of a store.
+        plot: ids of records of a store, to draw on ECG paper at true scale: --plot 17 42.
+        html: write one page on a store: counts, ages, signal quality, twenty ECGs; by default STORE's name with .html.
+        output: of --plot: FILE.png, .pdf or .svg; several ECGs become pages of a PDF, or a PNG each (ecg_17.png).
+        all_records: of --html: measure the signal quality of every record, not of 5,000 of a larger store.
+        seed: of --html: which records are drawn.
+        overwrite: of --plot and --html: replace files that are there.
     """
     from ecg_lightning import descriptions, inspection
 
     if (target is None) == (backbone is None):
-        raise UsageError("inspect takes one thing to look at: STORE, RUN or --backbone NAME")
+        raise UsageError("inspect takes one thing to look at: STORE, RUN or --backbone NAME (before --plot and --html)")
+    if looking := plot is not None or bool(html):
+        _check_looking(target, plot, json or verify, output)
+    elif output is not None:
+        raise UsageError("--output names the picture of --plot ECG_ID; a page is named by --html FILE")
     if backbone is not None:
         descriptions.inspect_backbone(backbone, json=json)
     elif descriptions.is_run(str(target)):
         descriptions.inspect_run(str(target), json=json)
+    elif looking:
+        inspection.look_at_store(
+            str(target), plot, html, output, all_records=all_records, seed=seed, overwrite=overwrite
+        )
     else:
         inspection.inspect_store(str(target), json=json, verify=verify)
+
+
+def _check_looking(target: str | None, plot: list[str] | None, tables: bool, output: str | None) -> None:
+    """Refuses what does not go with ``--plot`` and ``--html``."""
+    from ecg_lightning.descriptions import is_run
+
+    if target is None or is_run(target):
+        raise UsageError("--plot and --html look at a store: ecg-lightning inspect STORE --plot ECG_ID")
+    if tables:
+        raise UsageError("--json and --verify belong to the tables that inspect prints: leave out --plot and --html")
+    if plot == []:
+        raise UsageError("--plot lacks the ids of the records: --plot ECG_ID")
+    if plot is None and output is not None:
+        raise UsageError(f"--output names the picture of --plot ECG_ID; the page is named so: --html {output}")

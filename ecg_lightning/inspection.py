@@ -1,5 +1,7 @@
 """What is in a store, for people and for programs."""
 
+import sys
+from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,41 @@ def inspect_store(path: str | Path, json: bool = False, verify: bool = False) ->
             "make it again with `ecg-lightning prepare --source DIR --output STORE --backbone NAME --overwrite`"
         )
     return summary
+
+
+def look_at_store(
+    path: str | Path,
+    plot: Sequence[str] | None = None,
+    html: bool | str = False,
+    output: str | None = None,
+    *,
+    all_records: bool = False,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Draws the records ``plot`` and writes the page ``html`` (True: by its default name); says where, and returns it.
+
+    Raises:
+        InputError: for a store that cannot be opened, unknown records, files that are there.
+        UsageError: for a file of another kind.
+    """
+    from ecg_lightning.report.ecg_page import plot_records, refuse_existing
+    from ecg_lightning.report.store_page import page_path, write_store_page
+
+    store, written = Store(path), []
+    page = None if html is True else str(html)
+    if html:
+        refuse_existing([page_path(store, page)], overwrite)
+    if plot is not None:
+        written += plot_records(store, plot, output, overwrite=overwrite)
+    if html:
+        progress = sys.stderr.isatty()
+        written.append(
+            write_store_page(store, page, all_records=all_records, seed=seed, overwrite=overwrite, progress=progress)
+        )
+    for file in written:
+        print(file)
+    return written
 
 
 def store_summary(store: Store) -> dict[str, Any]:

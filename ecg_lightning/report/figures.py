@@ -118,7 +118,7 @@ def _draw_record(paper: Axes, bars: Axes, predictions: Predictions, store: Store
     record_id = int(predictions.record_id[place])
     row = int(np.flatnonzero(store.records["ecg_id"] == record_id)[0])
     ecg = store.signals()[row].astype(np.float64) * store.millivolts_per_unit
-    ecg_paper(paper, ecg, store.stored.record_rate, store.stored.leads)
+    ecg_paper(paper, ecg, store.stored.sampling_rate, store.stored.leads, make_room=False)
     names = [name for name, has in zip(predictions.label_names, predictions.labels[place], strict=True) if has]
     fold = int(predictions.fold[place])
     paper.set_title(f"Record {record_id} (fold {fold}), labelled {', '.join(names)}", loc="left", pad=4)
