@@ -117,6 +117,8 @@ def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[
 def _target(arguments: Sequence[str], lists: set[str]) -> int | None:
     """Where what is looked at stands: the first value without a flag; behind ``--plot 17 18``, the last."""
     flag, behind_list = "", None
+    if any(argument.split("=")[0] == "--target" for argument in arguments):
+        return None
     for place, argument in enumerate(arguments):
         before = arguments[place - 1] if place else ""
         if argument.startswith("-"):

@@ -13,6 +13,7 @@ from ecg_lightning.report.record_facts import ABOVE_89, MOST_LIKELIHOOD, of_ptbx
 
 _KINDS = ("diagnostic", "form", "rhythm")
 _DECADES = 9
+_IN_FOLDS = "Numbered columns: records in that fold"
 
 
 def folds_section(store: Store, counts: dict[str, Any]) -> Html:
@@ -63,7 +64,7 @@ def _class_table(name: str, task: dict[str, Any]) -> Html:
         (label, num, *(task["positives_per_class_per_fold"][label][fold] for fold in folds))
         for label, num in task["positives_per_class"].items()
     ]
-    return table((name, "records", *(f"fold {fold}" for fold in folds)), rows)
+    return table((name, "records", *folds), rows, caption=_IN_FOLDS)
 
 
 def statements_section(store: Store, counts: dict[str, Any]) -> Html:
@@ -88,8 +89,8 @@ def statements_section(store: Store, counts: dict[str, Any]) -> Html:
         for place in np.argsort(-total, kind="stable")
     ]
     note = f"{int((total > 0).sum())} of {len(total)} statements occur. Every likelihood counts, 0 (unknown) included."
-    head = ("code", "records", "share", "meaning", "kind", *(f"fold {fold}" for fold in folds))
-    return joined_html([paragraph(note), table(head, rows, texts=(0, 3, 4))])
+    head = ("code", "records", "share", "meaning", "kind", *folds)
+    return joined_html([paragraph(note), table(head, rows, caption=_IN_FOLDS, texts=(0, 3, 4))])
 
 
 def statement_kinds(statements: Statements, counts: dict[str, Any]) -> list[str]:

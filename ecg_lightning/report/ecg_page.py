@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -154,4 +155,5 @@ def _save(figures: Sequence[Figure], path: Path) -> None:
                     pdf.savefig(figure)
         else:
             metadata = {"Description": NO_DEVICE, **({"Date": None} if kind == "svg" else {})}
-            figures[0].savefig(temporary, format=kind, dpi=_DPI, metadata=metadata)
+            with rc_context({"svg.hashsalt": "ecg"}):  # else the file has random names in it
+                figures[0].savefig(temporary, format=kind, dpi=_DPI, metadata=metadata)

@@ -30,8 +30,8 @@ _ROW_MM, _MOST_ROW_MM = 25.0, 40.0
 _ABOVE_MM, _BELOW_MM = 15.0, 15.0
 _CLEAR_MM = 2.0
 """Room kept between traces, and the width in which they are compared."""
-_NAME_MM = (8.0, 4.0)
-"""Width and height kept free for a lead's name."""
+_NAME_MM, _NAME_ABOVE_MM = (8.0, 4.0), 14.8
+"""Width and height kept free for a lead's name; its top above 0 mV."""
 _FINE, _COARSE, _INK, _CROSSING_INK = "#FBE3DE", "#F0B5AA", "#1A1A1A", "#1D4FA3"
 
 
@@ -232,17 +232,20 @@ def _draw_segment(
     start = segment.across
     if segment.start > segment.left:
         axes.plot([start, start], [zero - 4, zero + 4], color=_INK, lw=0.4, zorder=2)
-    near = up[across < start + _NAME_MM[0]]
     name = segment.lead if segment.left == 0 else f"{segment.lead}  {segment.left:g} s"
+    if segment.start > segment.left:
+        place, top = start + 1, _height_of_name(up[across < start + _NAME_MM[0]])
+    else:
+        place, top = 1.0, _NAME_ABOVE_MM  # over the calibration pulse, where no trace is
     axes.text(
-        start + 1, zero + _height_of_name(near), name, va="top", fontsize="small", weight="bold", color=ink,
-        zorder=3, parse_math=False, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.6},
+        place, zero + top, name, va="top", fontsize="small", weight="bold", color=ink,
+        zorder=1, parse_math=False, bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.6},
     )  # fmt: skip
 
 
 def _height_of_name(near: NDArray[np.floating]) -> float:
-    """Top of a lead's name, mm above 0 mV: where the trace beside it leaves room, above it if it can be."""
-    heights = (14.0, -6.0, -2.0)
+    """Top of a lead's name, mm above 0 mV: above the trace beside it (mm) if there is room, else below."""
+    heights = (_NAME_ABOVE_MM, -6.0)
     free = [top for top in heights if not ((near > top - _NAME_MM[1]) & (near < top + 1)).any()]
     return free[0] if free else heights[0]
 

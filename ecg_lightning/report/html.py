@@ -26,7 +26,7 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 caption { text-align: left; color: var(--soft); padding-bottom: .3rem; }
 th, td { padding: .22rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { border-bottom: 2px solid var(--line); background: var(--band); white-space: nowrap; }
-.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; white-space: nowrap; } .list td { white-space: nowrap; }
 table.counts tbody th { position: sticky; left: 0; background: var(--page); font-weight: 600; }
 table.facts th { font-weight: 400; color: var(--soft); white-space: nowrap; }
 table.facts td { overflow-wrap: anywhere; }

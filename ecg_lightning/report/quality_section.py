@@ -110,7 +110,7 @@ def _records(store: Store, quality: Quality, pictures: Callable[[int], str | Non
     more = f"; {len(order) - NUM_LISTED:,} more are not listed" if len(order) > NUM_LISTED else ""
     caption = f"Those with most faults first{more}; a link leads to the picture below"
     head = ("record", *quality.faults, "most noise, mV", "most wander, mV")
-    listed = table(head, rows, caption=caption, texts=range(1 + len(quality.faults)))
+    listed = table(head, rows, caption=caption, kind="counts list", texts=range(1 + len(quality.faults)))
     return Html(f"<details><summary>{len(order):,} records</summary>\n{listed}\n</details>")
 
 

@@ -113,10 +113,8 @@ def store_section(store: Store, counts: dict[str, Any]) -> Html:
 def ecgs_section(store: Store, anchors: dict[int, str], seed: int) -> Html:
     """The records whose rows ``anchors`` names: what the store says of each, and its picture."""
     chain = chain_in_words(store)
-    scale = (
-        "25 mm/s and 10 mm/mV on paper; `ecg-lightning inspect STORE --plot ECG_ID --output X.pdf` prints true to scale"
-    )
-    parts = [paragraph(f"Drawn with seed {seed}, in the order of the store. {signal_in_words(store)}; {scale}.")]
+    to_print = "to print one at true scale: ecg-lightning inspect STORE --plot ECG_ID --output FILE.pdf"
+    parts = [paragraph(f"Drawn with seed {seed}: {signal_in_words(store)}, 25 mm/s, 10 mm/mV; {to_print}")]
     if chain:
         parts.append(paragraph(f"Filtered signals, not as recorded: {chain}.", "warn"))
     return joined_html([*parts, *(_ecg(store, row, anchor) for row, anchor in anchors.items())])
@@ -146,6 +144,6 @@ def _drawing(store: Store, row: int) -> bytes:
     FigureCanvasAgg(figure)
     draw_paper(figure.add_axes((0, 0, 1, 1)), paper, ecg, rate, leads)
     drawn, file = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=_DPI)
-    Image.open(drawn).convert("RGB").quantize(_NUM_COLOURS).save(file, "PNG", optimize=True)
+    figure.savefig(drawn, format="png", dpi=_DPI, pil_kwargs={"compress_level": 0})
+    Image.open(drawn).convert("RGB").quantize(_NUM_COLOURS).save(file, "PNG")
     return file.getvalue()

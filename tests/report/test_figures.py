@@ -11,11 +11,9 @@ from ecg_lightning.data.store import Store
 from ecg_lightning.errors import InputError
 from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.report.curves import best_epoch, learning_curves, loss_curves, read_epochs
-from ecg_lightning.report.ecg_paper import ecg_paper, layout
 from ecg_lightning.report.figures import chosen_records, demo_picture, probability_bars
 from ecg_lightning.signals import SignalSpec
 
-LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
 NAMES = ("CD", "HYP", "MI", "NORM", "STTC")
 
 
@@ -115,47 +113,6 @@ def test_files_that_are_not_a_runs_are_refused_with_the_way_out(run, name, conte
         (run / name).write_text(content)
     with pytest.raises(InputError, match=re.escape(message)):
         read_epochs(run / "metrics.csv")
-
-
-# --- paper ---
-
-
-def test_a_second_is_25_mm_wide_and_a_millivolt_10_mm_tall(axes):
-    ecg = np.zeros((1, 1000))
-    ecg[0, 500] = 1.0
-    ecg_paper(axes, ecg, 100.0, ["II"])
-    trace = max(axes.lines, key=lambda line: len(line.get_xdata()))
-    across, up = np.asarray(trace.get_xdata()), np.asarray(trace.get_ydata())
-    assert across[500] - across[400] == pytest.approx(25.0)
-    assert up[500] - up[499] == pytest.approx(10.0)
-    assert axes.get_aspect() == 1.0
-
-
-def test_twelve_leads_stand_in_three_rows_of_four_over_a_rhythm_strip(axes):
-    ecg_paper(axes, np.zeros((12, 1000)), 100.0, LEADS)
-    names = texts(axes)[:13]
-    assert names == ["I", "aVR", "V1", "V4", "II", "aVL", "V2", "V5", "III", "aVF", "V3", "V6", "II"]
-    segments = list(layout(LEADS, 10.0))
-    assert [(s.start, s.stop) for s in segments[:4]] == [(0.0, 2.5), (2.5, 5.0), (5.0, 7.5), (7.5, 10.0)]
-    assert (segments[-1].row, segments[-1].stop) == (3, 10.0)
-
-
-def test_each_lead_is_drawn_from_its_own_row_at_its_own_time(axes):
-    ecg = np.arange(12)[:, None] * 0.01 + np.arange(1000)[None, :] * 1e-6
-    ecg_paper(axes, ecg, 100.0, LEADS)
-    traces = [line for line in axes.lines if len(line.get_xdata()) > 200]
-    heights = [np.asarray(line.get_ydata()) for line in traces]
-    v4_less_i = heights[3][0] - heights[0][0]  # same row of the paper, lead 9 and lead 0, 7.5 s apart
-    assert v4_less_i == pytest.approx((0.09 + 750e-6) * 10)
-
-
-def test_leads_other_than_the_twelve_get_a_row_each():
-    assert [(s.lead, s.row, s.stop) for s in layout(["II", "V5"], 8.0)] == [("II", 0, 8.0), ("V5", 1, 8.0)]
-
-
-def test_a_record_longer_than_10_s_is_drawn_up_to_10_s(axes):
-    ecg_paper(axes, np.zeros((12, 3000)), 100.0, LEADS)
-    assert max(np.max(np.asarray(line.get_xdata())) for line in axes.lines) <= axes.get_xlim()[1]
 
 
 # --- bars and choice ---
