@@ -24,6 +24,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("ecg_lightning.demo", "demo", "the whole story on real records that ship with the package"),
     "download": Command("ecg_lightning.commands", "download", "fetch PTB-XL 1.0.3: resumable, every file checked"),
+    "synthesize": Command("ecg_lightning.commands", "synthesize", "write simulated ECGs, laid out as PTB-XL"),
     "prepare": Command(
         "ecg_lightning.commands", "prepare", "make a store for a backbone, from PTB-XL or your own records"
     ),
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE.format(commands="\n".join(f"  {name:<10}{c.help}" for name, c in COMMANDS.items())), end="")
+        print(USAGE.format(commands="\n".join(f"  {name:<12}{c.help}" for name, c in COMMANDS.items())), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"ecg-lightning {ecg_lightning.__version__}")

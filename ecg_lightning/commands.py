@@ -131,6 +131,44 @@ def _listed(names: str | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
 
 
+def synthesize(
+    output: str,
+    records: int,
+    seed: int = 0,
+    rate: Literal["100", "500", "both"] = "both",
+    prevalence: Literal["natural", "uniform"] = "natural",
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes simulated ECGs laid out as PTB-XL: records at both rates, statements, ten folds by patient.
+
+    Args:
+        output: the folder to write; a stopped run goes on where it was.
+        records: how many; the first ones are the same for any number.
+        seed: another seed gives other patients.
+        rate: 100 or 500 Hz, or both.
+        prevalence: statements as often as in PTB-XL (natural), or each about as often as any other (uniform).
+        workers: processes; by default one per core where that pays. The bytes are the same.
+        overwrite: replace a simulated archive, or an unfinished one of other settings.
+    """
+    from ecg_lightning.data.synthesize import synthesize as write_archive
+
+    rates = (100, 500) if rate == "both" else (int(rate),)
+    report = write_archive(
+        output,
+        records,
+        seed=seed,
+        rates=rates,
+        prevalence=prevalence,
+        workers=workers,
+        overwrite=overwrite,
+        progress=sys.stderr.isatty(),
+    )
+    resumed = f", {report.num_resumed} of them from a run that was stopped" if report.num_resumed else ""
+    print(f"{report.path}: {report.num_records} simulated records{resumed}; next:")
+    print(f"  ecg-lightning prepare --source {report.path} --output {report.path}.h5 --backbone vit")
+
+
 def inspect(
     target: str | None = None,
     backbone: str | None = None,

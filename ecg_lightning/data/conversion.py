@@ -2,15 +2,11 @@
 
 import errno
 import os
-import signal
-import threading
 import time
 import zlib
 from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +15,7 @@ from numpy.typing import NDArray
 
 from ecg_lightning.chains import run_record_chain
 from ecg_lightning.data.record import MILLIVOLTS_PER_UNIT, flat_leads, read_record
+from ecg_lightning.data.workers import in_processes, usable_cores
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import StoredSignal
 
@@ -93,15 +90,11 @@ def convert_all(target: Target, jobs: Sequence[Job], workers: int | None) -> Out
         started = time.perf_counter()
         yield convert(target, chunks.pop(0))
         pays = (time.perf_counter() - started) * len(chunks) > POOL_PAYS_SECONDS
-        workers = _usable_cores() if pays else 1
+        workers = usable_cores() if pays else 1
     if workers == 1:
         yield from (convert(target, chunk) for chunk in chunks)
     elif chunks:
-        yield from _in_processes(target, chunks, min(workers or 1, len(chunks)))
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        yield from in_processes(partial(convert, target), chunks, min(workers or 1, len(chunks)))
 
 
 def convert(target: Target, jobs: Sequence[Job]) -> list[Outcome]:
@@ -154,31 +147,3 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
     # Not through a map: there a full disk is a SIGBUS, here an error that can be told.
     if os.pwrite(descriptor, data, offset) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _in_processes(target: Target, chunks: Sequence[Sequence[Job]], workers: int) -> Outcomes:
-    # Spawned, not forked: the caller may hold torch threads.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent)
-    try:
-        for future in as_completed([pool.submit(convert, target, chunk) for chunk in chunks]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            f"a worker process died ({error}): run the same command again, it goes on from here, with --workers 1 if "
-            "memory was short"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """A worker leaves Ctrl-C to its parent, and does not outlive one that was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
