@@ -151,7 +151,7 @@ def synthesize(
         workers: processes; by default one per core where that pays. The bytes are the same.
         overwrite: replace a simulated archive, or an unfinished one of other settings.
     """
-    from ecg_lightning.data.synthesize import synthesize as write_archive
+    from ecg_lightning.data.synthesize.archive import synthesize as write_archive
 
     rates = (100, 500) if rate == "both" else (int(rate),)
     report = write_archive(

@@ -20,9 +20,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_processes(
-    work: Callable[[JobT], ResultT], jobs: Sequence[JobT], workers: int
-) -> Generator[ResultT, None, None]:
+def in_processes(work: Callable[[JobT], ResultT], jobs: Sequence[JobT], workers: int) -> Generator[ResultT, None, None]:
     """Results of ``work`` on each of ``jobs`` from ``workers`` processes, in the order in which they come.
 
     Raises:

@@ -30,7 +30,7 @@ def unpack_excerpt(folder: Path) -> Path:
 
 
 def excerpt_file(name: str) -> bytes:
-    """Content of one file of the shipped excerpt, such as scp_statements.csv; it stands near the archive's beginning."""
+    """Content of one file of the shipped excerpt, such as scp_statements.csv, which stands near its beginning."""
     with as_file(files("ecg_lightning.demo").joinpath(FILE_NAME)) as path, tarfile.open(path, "r:xz") as tar:
         for member in tar:
             if member.name == name and (file := tar.extractfile(member)):

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from ecg_lightning.data.labels import check_whole_ptbxl, label_counts
-from ecg_lightning.data.ptbxl import STATEMENTS, TABLE, read_table
+from ecg_lightning.data.ptbxl import STATEMENTS, TABLE, PtbxlTable, read_table
 from ecg_lightning.data.sources.source import WORDS, Kind, Source, SourceOptions
+from ecg_lightning.data.synthesize.settings import simulation_settings
 from ecg_lightning.errors import InputError
 
 _OF_PTBXL = (TABLE, STATEMENTS, "records100", "records500")
@@ -50,8 +51,6 @@ def _ptbxl(source: Path, options: SourceOptions, record_rate: float) -> Source:
     options.refuse("ptbxl", "layout", "seconds", "labels", "task", "folds", "fold", "codes")
     table = read_table(source)
     records = table.records
-    counts = label_counts(table.likelihood, table.statements, records["strat_fold"], records["patient_id"])
-    whole = check_whole_ptbxl(counts, table.csv_sha256)
     paths = table.filenames["filename_lr" if record_rate == 100 else "filename_hr"]
     folder = source / Path(paths[0]).parts[0]
     if not folder.is_dir():
@@ -61,8 +60,18 @@ def _ptbxl(source: Path, options: SourceOptions, record_rate: float) -> Source:
             "that is there"
         )
     attributes = {
-        "source_version": "PTB-XL 1.0.3" if whole else "unknown: not the whole of PTB-XL 1.0.3",
+        "source_version": _version(source, table),
         "csv_sha256": table.csv_sha256,
         "statements_sha256": table.statements_sha256,
     }
     return Source("ptbxl", source, paths, records, table.likelihood, table.statements, attributes)
+
+
+def _version(source: Path, table: PtbxlTable) -> str:
+    """What the source is; a simulated archive may have as many records as PTB-XL, and is not held against it."""
+    if (made_with := simulation_settings(source)) is not None:
+        return "simulated: " + ", ".join(f"{name} {made_with.get(name)}" for name in ("seed", "prevalence", "version"))
+    records = table.records
+    counts = label_counts(table.likelihood, table.statements, records["strat_fold"], records["patient_id"])
+    whole = check_whole_ptbxl(counts, table.csv_sha256)
+    return "PTB-XL 1.0.3" if whole else "unknown: not the whole of PTB-XL 1.0.3"

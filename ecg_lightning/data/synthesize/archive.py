@@ -6,22 +6,20 @@ import os
 import shutil
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
-import ecg_lightning
-from ecg_lightning.data.synthesize.combinations import PREVALENCES, Prevalence
 from ecg_lightning.data.synthesize.files import finished, write_record
 from ecg_lightning.data.synthesize.record import at_100_hz, ecg_of, make_heart, plan_record
+from ecg_lightning.data.synthesize.settings import SETTINGS, Prevalence, Settings, simulation_settings
 from ecg_lightning.data.synthesize.table import record_path, table_row, table_text
 from ecg_lightning.data.workers import in_processes, usable_cores
 from ecg_lightning.errors import InputError, UsageError
 
-SETTINGS = "synthesis.json"
-"""In the archive: what it was made with. It is also what tells a simulated tree from a real one."""
 CHUNK = 32
+_DRAFT = f"{SETTINGS}.draft"
 _POOL_PAYS = 300
 """Records from which on worker processes are started unasked: they take a second to come up."""
 _BYTES = {500: 122_880 + 4096, 100: 24_576 + 4096}
@@ -36,21 +34,6 @@ drawn. Not for diagnosis, and no substitute for real records in an evaluation.
 The layout is that of PTB-XL 1.0.3 (Wagner et al. 2020, https://physionet.org/content/ptb-xl/1.0.3/), whose
 `scp_statements.csv` is copied here (CC BY 4.0). PTB-XL's ids and these have nothing to do with one another.
 """
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides every byte of an archive."""
-
-    seed: int
-    num_records: int
-    rates: tuple[int, ...]
-    prevalence: Prevalence
-    version: str = ecg_lightning.__version__
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in the archive."""
-        return {"simulated": True, **asdict(self), "rates": list(self.rates)}
 
 
 @dataclass(frozen=True)
@@ -100,11 +83,6 @@ def synthesize(
     return SynthesisReport(output, num_records, resumed)
 
 
-def is_simulated(source: Path) -> bool:
-    """Whether ``source`` is an archive that `synthesize` wrote."""
-    return (source / SETTINGS).is_file()
-
-
 def _check_settings(settings: Settings, workers: int | None) -> None:
     problems = []
     if settings.num_records < 1:
@@ -113,8 +91,8 @@ def _check_settings(settings: Settings, workers: int | None) -> None:
         problems.append(f"seed is {settings.seed}: --seed 0 or more")
     if not settings.rates or not set(settings.rates) <= {100, 500}:
         problems.append(f"rates are {settings.rates}: --rate 100, 500 or both")
-    if settings.prevalence not in PREVALENCES:
-        problems.append(f"prevalence is {settings.prevalence!r}: --prevalence {' or '.join(PREVALENCES)}")
+    if settings.prevalence not in get_args(Prevalence):
+        problems.append(f"prevalence is {settings.prevalence!r}: --prevalence {' or '.join(get_args(Prevalence))}")
     if workers is not None and workers < 1:
         problems.append(f"workers is {workers}: --workers 1 or more (or unset)")
     if problems:
@@ -126,7 +104,7 @@ def _refuse_existing(output: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{output} exists already: name another --output, or replace it with --overwrite")
-    if not is_simulated(output):
+    if simulation_settings(output) is None:
         raise InputError(
             f"{output} is no simulated archive (it has no {SETTINGS}), --overwrite replaces nothing else: name another "
             "--output, or remove it yourself"
@@ -151,31 +129,23 @@ def _alone(output: Path) -> Generator[Path, None, None]:
 def _begin(folder: Path, settings: Settings, output: Path, overwrite: bool) -> None:
     """An empty folder with the settings in it, or the one that a run of the same settings left."""
     _refuse_existing(output, overwrite)
-    former = _settings_in(folder)
+    former = simulation_settings(folder)
     if former == settings.to_json():
         return
-    if folder.exists() and former is not None and not overwrite:
+    if former is not None and not overwrite:
         differing = [name for name, value in settings.to_json().items() if former.get(name) != value]
         raise InputError(
             f"{folder} holds an unfinished archive with another {', '.join(differing)}: the same flags as before go on "
             "there, --overwrite starts anew, or name another --output"
         )
+    if former is None and folder.exists() and any(path.name != _DRAFT for path in folder.iterdir()):
+        raise InputError(f"{folder} is in the way and no unfinished archive: remove it, or name another --output")
     _check_space(folder, settings)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir()
-    (folder / SETTINGS).write_text(json.dumps(settings.to_json(), indent=1) + "\n")
-
-
-def _settings_in(folder: Path) -> dict[str, Any] | None:
-    """What an unfinished archive was begun with; empty if that cannot be read, None if there is none."""
-    if not folder.exists():
-        return None
-    try:
-        former: dict[str, Any] = json.loads((folder / SETTINGS).read_text())
-    except (OSError, ValueError):
-        return {}
-    return former
+    (folder / _DRAFT).write_text(json.dumps(settings.to_json(), indent=1) + "\n", encoding="utf-8")
+    (folder / _DRAFT).rename(folder / SETTINGS)
 
 
 def _check_space(folder: Path, settings: Settings) -> None:

@@ -1,11 +1,10 @@
 """Which statements a patient and a record carry, how likely each is noted, and how strong it is."""
 
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ecg_lightning.data.labels import ptbxl_103_counts
+from ecg_lightning.data.synthesize.settings import Prevalence
 from ecg_lightning.data.synthesize.statements import (
     DIAGNOSES,
     FORMS,
@@ -15,11 +14,9 @@ from ecg_lightning.data.synthesize.statements import (
     can_stand_together,
 )
 
-Prevalence = Literal["natural", "uniform"]
-"""natural: as often as in PTB-XL 1.0.3; uniform: every simulated statement about as often as any other."""
-PREVALENCES = get_args(Prevalence)
-
 _SECOND_DIAGNOSIS = 0.22
+_NORMAL = 0.12
+"""Share of uniform patients with a normal ECG, beside the turn that NORM has among the others."""
 _NORMAL_ELSE = 0.45
 """Share of the hearts that are normal but for the rhythm or form that a uniform patient is chosen for."""
 
@@ -27,9 +24,9 @@ _NORMAL_ELSE = 0.45
 def chronic_statements(random: np.random.Generator, prevalence: Prevalence) -> tuple[str, ...]:
     """What all records of a patient carry: natural, diagnoses; uniform, one statement of any kind and what it needs."""
     if prevalence == "natural":
-        statements = (_pick(DIAGNOSES, (), random),)
+        statements: tuple[str, ...] = (_pick(DIAGNOSES, (), random),)
     else:
-        statements = (str(random.choice(tuple(SIMULATED))),)
+        statements = (str(random.choice(tuple(SIMULATED))) if random.random() > _NORMAL else "NORM",)
         if statements[0] not in DIAGNOSES:
             statements = _with_heart(statements, random)
     if "NORM" not in statements and random.random() < _SECOND_DIAGNOSIS:
@@ -37,9 +34,7 @@ def chronic_statements(random: np.random.Generator, prevalence: Prevalence) -> t
     return statements
 
 
-def record_statements(
-    chronic: tuple[str, ...], random: np.random.Generator, prevalence: Prevalence
-) -> tuple[str, ...]:
+def record_statements(chronic: tuple[str, ...], random: np.random.Generator, prevalence: Prevalence) -> tuple[str, ...]:
     """All statements of one record in the order of `SIMULATED`: ``chronic``, a rhythm, and forms."""
     statements = chronic
     if not any(code in RHYTHMS for code in statements):

@@ -32,15 +32,15 @@ DOWER = np.array(
 # (time, width) as shares of the QRS, then x, y, z in mV: septum, apex and free wall, base, end.
 NORMAL_QRS = np.array(
     [
-        [0.18, 0.075, -0.14, -0.06, -0.30],
-        [0.42, 0.100, 1.02, 0.84, 0.24],
-        [0.58, 0.100, 0.16, 0.00, 0.82],
-        [0.74, 0.090, -0.16, -0.12, 0.15],
+        [0.18, 0.075, -0.10, -0.05, -0.21],
+        [0.42, 0.100, 1.04, 0.86, 0.12],
+        [0.58, 0.100, 0.20, 0.02, 0.80],
+        [0.74, 0.090, -0.12, -0.04, 0.12],
     ]
 )
 # (time, width) as shares of the P wave, then x, y, z in mV: right atrium, left atrium.
-NORMAL_P = np.array([[0.36, 0.17, 0.050, 0.085, -0.055], [0.66, 0.16, 0.085, 0.060, 0.045]])
-NORMAL_T = np.array([0.34, 0.20, -0.30])
+NORMAL_P = np.array([[0.36, 0.17, 0.085, 0.090, -0.065], [0.66, 0.16, 0.110, 0.070, 0.035]])
+NORMAL_T = np.array([0.35, 0.19, -0.20])
 
 _TIME, _LEFT, _RIGHT = 0, 2, 4
 _VECTOR = slice(6, 9)
@@ -89,7 +89,8 @@ class Heart:
     def qt(self, rr: NDArray[np.float64]) -> NDArray[np.float64]:
         """QT (beat,) after the intervals ``rr`` (beat,): Fridericia, longer by most of what a wide QRS takes."""
         settled = 0.6 * rr.mean() + 0.4 * rr  # the QT follows the rate slowly
-        return self.qtc * np.cbrt(settled) + 0.7 * max(0.0, self.qrs_duration - 0.1)
+        qt: NDArray[np.float64] = self.qtc * np.cbrt(settled) + 0.7 * max(0.0, self.qrs_duration - 0.1)
+        return qt
 
     def axis_degrees(self) -> float:
         """Frontal axis of the QRS, -180 to 180, from the areas of I and aVF in Dower's lead field."""

@@ -16,7 +16,7 @@ from ecg_lightning.data.synthesize.heart import Floats
 
 ELECTRODES = ("RA", "LA", "LL", "V1", "V2", "V3", "V4", "V5", "V6")
 _SEEN_BY = {"RA": "I,II,AVR", "LA": "I,III,AVL", "LL": "II,III,AVF"}
-_MUSCLE, _WANDER, _MAINS = 0.0026, 0.022, 0.0007
+_MUSCLE, _WANDER, _MAINS = 0.0018, 0.026, 0.0010
 """mV, usual levels at one electrode."""
 _STRONG = {"baseline_drift": 0.074, "static_noise": 0.145, "burst_noise": 0.031, "electrodes_problems": 0.006}
 """Shares of PTB-XL's records (of those with ids 1 to 500 where no count is published) that note each."""

@@ -6,7 +6,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.data.synthesize.combinations import Prevalence, chronic_statements
+from ecg_lightning.data.synthesize.combinations import chronic_statements
+from ecg_lightning.data.synthesize.settings import Prevalence
 
 BLOCK = 60
 """Records whose patients are drawn together: which patient a record belongs to hangs on its block alone."""

@@ -7,12 +7,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.data.synthesize.anatomy import lead_field, patient_heart
-from ecg_lightning.data.synthesize.combinations import Prevalence, record_statements
+from ecg_lightning.data.synthesize.anatomy import lead_fields, patient_heart
+from ecg_lightning.data.synthesize.combinations import record_statements
 from ecg_lightning.data.synthesize.heart import Floats, Heart, beat_sum
 from ecg_lightning.data.synthesize.noise import Noise, draw_noise, electrode_noise
 from ecg_lightning.data.synthesize.patients import Patient, patient_of, record_random
 from ecg_lightning.data.synthesize.rhythm import ECTOPIC, Rhythm, make_rhythm
+from ecg_lightning.data.synthesize.settings import Prevalence
 from ecg_lightning.data.synthesize.statements import INFARCTS, SIMULATED
 
 LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -83,20 +84,22 @@ def make_heart(plan: Plan) -> Heart:
     return heart
 
 
-def dipole(heart: Heart, rhythm: Rhythm, random: np.random.Generator) -> Floats:
-    """(axis, time) at 500 Hz, mV: both chambers' beats, swelling with the breath, and the atria's waves."""
+def dipoles(heart: Heart, rhythm: Rhythm, random: np.random.Generator) -> Floats:
+    """(chamber, axis, time) at 500 Hz, mV, ventricles and atria: their beats, which swell with the breath."""
     size = {"num_points": NUM_POINTS, "sampling_rate": SAMPLING_RATE}
+    both = np.zeros((2, 3, NUM_POINTS), np.float32)
     breath = 1 + 0.04 * np.sin(2 * math.pi * 0.25 * rhythm.qrs + random.uniform(0, 6)).astype(np.float32)
     gain = breath * random.normal(1, 0.015, len(rhythm.qrs)).astype(np.float32)
     qt = heart.qt(rhythm.rr) + np.where(rhythm.qrs_kind == ECTOPIC, 0.05, 0.0)
     waves = heart.ventricular_waves()
-    total = beat_sum(waves, rhythm.qrs_kind, rhythm.qrs, qt, gain, before=0.08, after=0.80, **size)
+    both[0] = beat_sum(waves, rhythm.qrs_kind, rhythm.qrs, qt, gain, before=0.08, after=0.80, **size)
     if len(rhythm.p):
-        still = np.zeros(len(rhythm.p))
         gain = random.normal(1, 0.04, len(rhythm.p)).astype(np.float32)
-        p_waves = heart.atrial_waves(*rhythm.p_vectors)
-        total += beat_sum(p_waves, rhythm.p_kind, rhythm.p, still, gain, before=0.03, after=0.22, **size)
-    return total if rhythm.waves is None else total + rhythm.waves
+        waves = heart.atrial_waves(*rhythm.p_vectors)
+        both[1] = beat_sum(waves, rhythm.p_kind, rhythm.p, 0 * rhythm.p, gain, before=0.03, after=0.22, **size)
+    if rhythm.waves is not None:
+        both[1] += rhythm.waves
+    return both
 
 
 def simulate(
@@ -109,11 +112,18 @@ def simulate(
 
 def ecg_of(plan: Plan, heart: Heart, *, noisy: bool = True) -> NDArray[np.int16]:
     """The signal of a plan and its heart, both fresh: (lead, time) at 500 Hz in units of 0.001 mV."""
-    rhythm = make_rhythm(heart, plan.random, np.arange(NUM_POINTS, dtype=np.float32) / SAMPLING_RATE)
-    eight = lead_field(plan.patient).astype(np.float32) @ dipole(heart, rhythm, plan.random)
+    rhythm = make_rhythm(heart, plan.random, _time())
+    fields = lead_fields(plan.patient).astype(np.float32)
+    eight = (fields @ dipoles(heart, rhythm, plan.random)).sum(axis=0)
     if noisy:
         eight += _FROM_ELECTRODES @ electrode_noise(plan.noise, plan.random, NUM_POINTS, SAMPLING_RATE)
     return twelve_leads(eight * np.float32(_UNITS_PER_MV))
+
+
+@cache
+def _time() -> Floats:
+    """(time,) in seconds."""
+    return (np.arange(NUM_POINTS) / SAMPLING_RATE).astype(np.float32)
 
 
 def twelve_leads(eight: Floats) -> NDArray[np.int16]:
@@ -130,7 +140,7 @@ def twelve_leads(eight: Floats) -> NDArray[np.int16]:
 
 
 def at_100_hz(ecg: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Leads at 500 Hz -> at 100 Hz, both (12, time) in units: a linear-phase low-pass (-60 dB at 50 Hz), every fifth."""
+    """Leads at 500 Hz -> at 100 Hz, both (12, time) in units: a linear-phase low-pass (-60 dB at 50 Hz), each fifth."""
     low_pass = _decimation()
     eight = ecg[[0, 1, *range(6, 12)]].astype(np.float32)
     front, back = eight[:, _HALF:0:-1], eight[:, -2 : -_HALF - 2 : -1]

@@ -84,7 +84,7 @@ def _some(beats: Times, number: int, random: np.random.Generator) -> NDArray[np.
 
 
 def _ventricular_beats(beats: Times, kind: str, number: int, heart: Heart, random: np.random.Generator) -> Rhythm:
-    """Some sinus beats are forestalled by the ventricle; the sinus goes on undisturbed, so the pause makes up for it."""
+    """Some sinus beats are forestalled by the ventricle; the sinus goes on undisturbed: the pause makes up for it."""
     every = {"bigeminy": 2, "trigeminy": 3}.get(kind)
     places = np.arange(1 + random.integers(every), len(beats), every) if every else _some(beats, number, random)
     coupling = RANGES["PVC coupling"].draw(random) + random.normal(0, 0.012, len(places))
@@ -110,8 +110,8 @@ def _atrial_beats(beats: Times, number: int, heart: Heart, random: np.random.Gen
 
 def _early_vector(random: np.random.Generator) -> tuple[NDArray[np.float64], ...]:
     """P along another way: low in the atria (inverted in the inferior leads), or from the left."""
-    low = np.array([0.05, -0.19, -0.03])
-    left = np.array([-0.10, 0.09, -0.11])
+    low = np.array([0.08, -0.20, -0.03])
+    left = np.array([-0.15, 0.11, -0.13])
     return (low if random.random() < 0.65 else left,)
 
 
@@ -131,7 +131,7 @@ def fibrillatory_waves(random: np.random.Generator, time: Floats) -> Floats:
     """(3, time) mV: two wavering oscillations, the stronger one seen best by V1."""
     rate = RANGES["AFIB f rate"].draw(random) / 60
     total = np.zeros((3, len(time)), np.float32)
-    for vector, size in (((-0.3, 0.35, -0.85), 0.07), ((0.2, 0.9, 0.2), 0.045)):
+    for vector, size in (((-0.3, 0.35, -0.95), 0.08), ((0.2, 0.9, 0.2), 0.05)):
         phase = 2 * np.pi * rate * random.uniform(0.94, 1.06) * time
         phase += random.uniform(0.8, 2.2) * np.sin(2 * np.pi * random.uniform(0.25, 0.7) * time + random.uniform(0, 6))
         envelope = 1 + 0.45 * np.sin(2 * np.pi * random.uniform(0.15, 0.5) * time + random.uniform(0, 6))
@@ -153,12 +153,12 @@ def _flutter(heart: Heart, random: np.random.Generator, time: Floats) -> Rhythm:
 
 
 def flutter_waves(random: np.random.Generator, phase: Floats) -> Floats:
-    """(3, time) mV at ``phase`` (time,) in cycles: a saw-tooth, negative in the inferior leads, an upright wave in V1."""
+    """(3, time) mV at ``phase`` (time,) in cycles: a saw-tooth, down in the inferior leads, an upright wave in V1."""
     place = np.mod(phase, 1)
     tooth = np.interp(place, [0, 0.1, 0.30, 0.42, 0.55, 0.75, 1.0], [0.55, 0.15, -0.85, -1.0, -0.35, 0.75, 0.55])
     bump = np.exp(-0.5 * ((place - 0.62) / 0.13) ** 2) - 0.32
     size = random.uniform(0.11, 0.22)
-    vectors = np.array([[0.04, 1.0, 0.12], [-0.15, 0.0, -0.6]]) * size
+    vectors = np.array([[0.04, 1.0, 0.12], [-0.15, 0.0, -0.85]]) * size
     return (vectors.T @ np.stack([tooth, bump])).astype(np.float32)
 
 
@@ -193,7 +193,7 @@ def _wandering(heart: Heart, random: np.random.Generator, time: Floats) -> Rhyth
     """Three and more shapes of P, intervals without order."""
     beats = _train(heart.rate, 0.02, random, 0.15)
     beats = beats[np.concatenate([[True], np.diff(beats) > 0.36])]
-    vectors = tuple(np.array(v) for v in ([0.05, -0.19, -0.03], [-0.11, 0.10, -0.10], [0.06, 0.22, 0.05]))
+    vectors = tuple(np.array(v) for v in ([0.08, -0.20, -0.03], [-0.16, 0.12, -0.12], [0.08, 0.26, 0.08]))
     pr = heart.pr + random.uniform(-0.04, 0.02, len(beats))
     return Rhythm(beats, _kinds(beats), beats - pr, random.integers(0, 4, len(beats)), vectors)
 

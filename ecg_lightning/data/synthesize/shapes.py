@@ -53,10 +53,10 @@ QRS = {
     ),
     # A slow delta wave from the onset, then a QRS that joins it: free wall of the left ventricle, or of the right.
     "left pre-excitation": _waves(
-        (0.22, 0.125, 0.14, 0.34, -0.42), (0.56, 0.105, 0.72, 0.72, -0.40), (0.74, 0.090, 0.05, 0.00, 0.40),
+        (0.27, 0.135, 0.18, 0.34, -0.40), (0.52, 0.120, 0.72, 0.68, -0.40), (0.74, 0.090, 0.05, 0.00, 0.40),
     ),
     "right pre-excitation": _waves(
-        (0.22, 0.125, 0.42, 0.12, 0.22), (0.56, 0.105, 1.00, 0.34, 0.56), (0.74, 0.090, 0.24, -0.05, 0.55),
+        (0.27, 0.135, 0.42, 0.12, 0.22), (0.52, 0.120, 0.95, 0.34, 0.50), (0.74, 0.090, 0.24, -0.05, 0.55),
     ),
     # Premature beats from the right outflow tract, the right apex, the left free wall, the left base.
     "ectopic, outflow tract": _waves((0.33, 0.140, 0.34, 1.25, 0.85), (0.62, 0.140, 0.45, 0.95, 0.85)),

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from ecg_lightning.data.synthesize.combinations import likelihoods
+from ecg_lightning.data.synthesize.effects import STAGES, stage_of
 from ecg_lightning.data.synthesize.heart import Heart
 from ecg_lightning.data.synthesize.record import Plan
-from ecg_lightning.data.synthesize.statements import INFARCTS, STAGES, stage_of
+from ecg_lightning.data.synthesize.statements import INFARCTS
 
 COLUMNS = (
     *("ecg_id", "patient_id", "age", "sex", "height", "weight", "nurse", "site", "device", "recording_date", "report"),
