@@ -9,21 +9,20 @@ from ecg_lightning.data.synthesize.heart import DOWER, Heart, turn
 from ecg_lightning.data.synthesize.medicine import RANGES
 from ecg_lightning.data.synthesize.patients import Patient
 
-_USUAL_AXIS = 56.0
-"""Degrees in the frontal plane of the QRS in `heart.NORMAL_QRS`."""
-
 
 def patient_heart(patient: Patient) -> Heart:
     """The heart that `patient` has in every record; voltages fall and the axis turns left with age."""
     random = patient.random()
     heart = Heart()
     years = patient.age - 50
-    axis = np.clip(random.normal(52 - 0.55 * years, 22), -25, 88)
-    heart.frontal, heart.horizontal = math.radians(axis - _USUAL_AXIS), random.normal(0, 0.15)
+    axis = float(np.clip(random.normal(52 - 0.55 * years, 22), -22, 86))
+    heart.horizontal = random.normal(0, 0.15)
     voltage = random.lognormal(0.0, 0.20) * (0.90 if patient.woman else 1.02) * math.exp(-0.003 * years)
     heart.qrs[:, 2:] *= voltage * random.lognormal(0, 0.15, (len(heart.qrs), 1))
     heart.qrs[:, 2:] += random.normal(0, 0.07, heart.qrs[:, 2:].shape) * np.abs(heart.qrs[:, 2:]).max(1, keepdims=True)
     heart.qrs[:, 1] *= random.lognormal(0, 0.07, len(heart.qrs))
+    for _ in range(3):  # leads are not at right angles: a turn moves the measured axis by nearly as much
+        heart.frontal += math.radians(axis - heart.axis_degrees())
     heart.qrs_duration = RANGES["normal QRS"].draw(random) - (0.004 if patient.woman else 0)
     _repolarisation(heart, patient, years, random)
     heart.p[:, 2:] *= random.lognormal(-0.08, 0.24) * random.lognormal(0, 0.12, (2, 1))

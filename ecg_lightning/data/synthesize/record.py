@@ -1,6 +1,7 @@
 """One record, whole: what it carries, its twelve leads at 500 and 100 Hz. A pure function of (seed, number)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,6 +16,7 @@ from ecg_lightning.data.synthesize.patients import Patient, patient_of, record_r
 from ecg_lightning.data.synthesize.rhythm import ECTOPIC, Rhythm, make_rhythm
 from ecg_lightning.data.synthesize.settings import Prevalence
 from ecg_lightning.data.synthesize.statements import INFARCTS, SIMULATED
+from ecg_lightning.errors import InputError
 
 LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
 SAMPLING_RATE, NUM_POINTS = 500, 5000
@@ -61,6 +63,20 @@ def plan_record(seed: int, number: int, prevalence: Prevalence = "natural") -> P
     statements = record_statements(patient.chronic, random, prevalence)
     severity = _severities(patient, statements, earlier, random)
     return Plan(number, patient, earlier, statements, severity, draw_noise(random), random)
+
+
+def plan_with(statements: Sequence[str], *, seed: int = 0, severity: float = 0.5) -> Plan:
+    """A record that carries ``statements``, each as severe as ``severity`` (0 to 1), of a patient of 60 years.
+
+    Raises:
+        InputError: for statements that are not simulated.
+    """
+    if unknown := [code for code in statements if code not in SIMULATED]:
+        raise InputError(f"the statements {', '.join(unknown)} are not simulated, known are {', '.join(SIMULATED)}")
+    carried = tuple(code for code in SIMULATED if code in statements)
+    patient = Patient(0, 1, 60.0, False, 175.0, 78.0, carried, (seed, 0, 0))
+    random = np.random.default_rng((seed, 0, 1))
+    return Plan(0, patient, 0, carried, dict.fromkeys(carried, severity), draw_noise(random), random)
 
 
 def _severities(
