@@ -38,6 +38,8 @@ def _repolarisation(heart: Heart, patient: Patient, years: float, random: np.ran
     """Men's T waves are taller and their ST lies higher in V1 to V3, the more the younger they are."""
     size = random.lognormal(0.0, 0.26) * (0.88 if patient.woman else 1.06) * math.exp(-0.004 * years)
     heart.t = heart.t * size * random.lognormal(0, 0.12, 3) + random.normal(0, 0.03, 3)
+    tallest = np.linalg.norm(heart.qrs[:, 2:], axis=1).max()
+    heart.t *= min(1.0, 0.42 * tallest / np.linalg.norm(heart.t))
     heart.t = turn(heart.t, -0.6 * heart.frontal, -0.6 * heart.horizontal)  # T follows the heart's position less
     early = max(0.0, random.normal(0.035 if patient.woman else 0.075, 0.03) * math.exp(-0.010 * years))
     heart.st = early * np.array([0.18, 0.16, -0.85]) + random.normal(0, 0.006, 3)
