@@ -1,5 +1,7 @@
 """Which statements a patient and a record carry, how likely each is noted, and how strong it is."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +26,7 @@ _NORMAL_ELSE = 0.45
 def chronic_statements(random: np.random.Generator, prevalence: Prevalence) -> tuple[str, ...]:
     """What all records of a patient carry: natural, diagnoses; uniform, one statement of any kind and what it needs."""
     if prevalence == "natural":
-        statements: tuple[str, ...] = (_pick(DIAGNOSES, (), random),)
+        statements: tuple[str, ...] = ("NORM",) if random.random() < _share("NORM") else _second((), random)
     else:
         statements = (str(random.choice(tuple(SIMULATED))) if random.random() > _NORMAL else "NORM",)
         if statements[0] not in DIAGNOSES:
@@ -39,7 +41,7 @@ def record_statements(chronic: tuple[str, ...], random: np.random.Generator, pre
     statements = chronic
     if not any(code in RHYTHMS for code in statements):
         rhythms = RHYTHMS if prevalence == "natural" else SINUS
-        if rhythm := _pick(rhythms, statements, random):
+        if rhythm := _pick(rhythms, statements, random, _among_the_ill):
             statements = (*statements, rhythm)
     for form in FORMS:
         if random.random() < _share(form) and form not in statements and can_stand_together(form, statements):
@@ -58,12 +60,17 @@ def _second(statements: tuple[str, ...], random: np.random.Generator) -> tuple[s
     return (code,) if code else ()
 
 
-def _pick(codes: tuple[str, ...], beside: tuple[str, ...], random: np.random.Generator) -> str:
-    """One of ``codes`` that can stand beside the others, as often as in PTB-XL; empty if there is none."""
+def _pick(
+    codes: tuple[str, ...],
+    beside: tuple[str, ...],
+    random: np.random.Generator,
+    share: Callable[[str], float] | None = None,
+) -> str:
+    """One of ``codes`` that can stand beside the others, as often as ``share`` (PTB-XL's) says; empty for none."""
     possible = [code for code in codes if can_stand_together(code, beside)]
     if not possible:
         return ""
-    weights = np.array([_share(code) for code in possible])
+    weights = np.array([(share or _share)(code) for code in possible])
     return str(random.choice(possible, p=weights / weights.sum()))
 
 
@@ -71,6 +78,11 @@ def _share(code: str) -> float:
     """Of PTB-XL's records that carry ``code``."""
     counts = ptbxl_103_counts()
     return float(counts["tasks"]["all"]["positives_per_class"][code] / counts["records"])
+
+
+def _among_the_ill(code: str) -> float:
+    """The share of a rhythm where it can be: those that no normal ECG has fall to the other records alone."""
+    return _share(code) / (1.0 if can_stand_together(code, ("NORM",)) else 1 - _share("NORM"))
 
 
 def likelihoods(statements: tuple[str, ...], random: np.random.Generator) -> dict[str, float]:

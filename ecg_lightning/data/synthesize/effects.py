@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.data.synthesize.heart import Heart
+from ecg_lightning.data.synthesize.heart import DOWER, Heart, turn
 from ecg_lightning.data.synthesize.medicine import RANGES
 from ecg_lightning.data.synthesize.shapes import ECTOPIC_ORIGINS, QRS, REGIONS
 
@@ -89,7 +89,10 @@ def left_hypertrophy(heart: Heart, severity: float, random: np.random.Generator)
 
 def left_voltage(heart: Heart, severity: float, random: np.random.Generator) -> None:
     """High voltages alone."""
-    heart.qrs[1:, 2:] *= RANGES["LVH voltage"].at(severity) * np.array([1.0, 0.8, 0.85])
+    waves = turn(heart.qrs[:, 2:], heart.frontal, heart.horizontal)
+    has = (waves @ DOWER[6]).max() - (waves @ DOWER[2]).min()
+    grown = max(1.25, RANGES["LVH voltage"].at(severity) / has)
+    heart.qrs[1:, 2:] *= grown * np.array([1.0, 0.8, 1.0])
 
 
 def right_hypertrophy(heart: Heart, severity: float, random: np.random.Generator) -> None:

@@ -78,6 +78,6 @@ RANGES = {
     "STE_ ST": Range(0.08, 0.18, "mV", f"elevated without a region: {_REPOLARISATION}"),
     "INVT T": Range(0.5, 1.1, "of a normal T, inverted", f"-0.1 to -0.5 mV: {_REPOLARISATION}"),
     "NDT T": Range(0.0, 0.28, "of a normal T", f"flat or low, below a tenth of R: {_REPOLARISATION}"),
-    "LVH voltage": Range(1.65, 2.25, "factor", f"SV1 + RV5 above 3.5 mV: {_HYPERTROPHY}"),
+    "LVH voltage": Range(3.8, 5.4, "mV", f"SV1 + RV5 (Sokolow and Lyon) above 3.5: {_HYPERTROPHY}"),
     "LVOLT voltage": Range(0.28, 0.40, "factor", "limb leads below 0.5 mV: AHA/ACCF/HRS 2009 part II, Mason et al."),
 }
