@@ -35,7 +35,7 @@ class Panel(NamedTuple):
 PANELS = (
     Panel("NORM", ("SR",), ("II", "V1"), "normal ECG, sinus rhythm", seed=22),
     Panel("AFIB", (), ("II", "V1"), "atrial fibrillation: irregular, no P, wavering baseline", 0.3, 5),
-    Panel("AFLT", (), ("II", "V1"), "atrial flutter: saw-tooth in II, waves in V1", 0.5, 12),
+    Panel("AFLT", (), ("II", "V1"), "atrial flutter: saw-tooth in II, waves in V1", 0.5, 19),
     Panel("PVC", ("SR",), ("II", "V1"), "ventricular premature beat: wide, early, full pause", 0.2, 13),
     Panel("1AVB", ("SR",), ("II", "V1"), "first degree AV block: PR above 200 ms", 0.7, 5),
     Panel("2AVB", ("SR",), ("II", "V1"), "second degree AV block: beats dropped", 0.5, 13),
