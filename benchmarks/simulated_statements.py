@@ -43,7 +43,7 @@ PANELS = (
     Panel("CRBBB", ("SR",), ("V1", "V6"), "right bundle branch block: QRS wide, rSR' in V1, broad S in V6", 0.5, 16),
     Panel("IMI", ("SR",), ("III", "aVL"), "acute inferior infarct: ST up in III, down in aVL", 0.12, 8),
     Panel("ASMI", ("SR",), ("V2", "V3"), "recent anteroseptal infarct: Q in V2, ST up, T inverted", 0.38, 20),
-    Panel("LVH", ("SR",), ("V6", "V1"), "left ventricular hypertrophy: voltage and strain", 0.4, 20),
+    Panel("LVH", ("SR",), ("V6", "V1"), "left ventricular hypertrophy: voltage and strain", 0.35, 18),
     Panel("LNGQT", ("SR",), ("II", "V5"), "long QT: T ends behind the middle of RR", 0.9, 19),
 )
 
