@@ -29,15 +29,6 @@ def unpack_excerpt(folder: Path) -> Path:
     return folder
 
 
-def excerpt_file(name: str) -> bytes:
-    """Content of one file of the shipped excerpt, such as scp_statements.csv, which stands near its beginning."""
-    with as_file(files("ecg_lightning.demo").joinpath(FILE_NAME)) as path, tarfile.open(path, "r:xz") as tar:
-        for member in tar:
-            if member.name == name and (file := tar.extractfile(member)):
-                return file.read()
-    raise InputError(f"{FILE_NAME} in the package lacks {name}: install ecg-lightning anew")
-
-
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks ``archive``; nothing in it can lie outside ``folder``, and there are no links.
 

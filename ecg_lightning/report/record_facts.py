@@ -1,6 +1,7 @@
 """What a store says of one record, in words: for the head of a picture and of a page."""
 
-import json
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -121,5 +122,6 @@ def of_ptbxl(statements: Statements) -> bool:
 
 @cache
 def _ptbxl_meanings() -> dict[str, str]:
-    text = files("ecg_lightning.report").joinpath("scp_meanings.json").read_text(encoding="utf-8")
-    return dict(json.loads(text)["meanings"])
+    """The column ``description`` of PTB-XL's own table (CC BY 4.0)."""
+    text = files("ecg_lightning.data").joinpath("scp_statements.csv").read_text(encoding="utf-8")
+    return {row[""]: row["description"] for row in csv.DictReader(io.StringIO(text))}

@@ -169,11 +169,11 @@ def test_quality_columns_name_the_leads_that_strong_noise_reaches(output):
 
 def test_likelihoods_are_0_for_rhythm_and_whole_for_diagnoses(tree):
     table = read_table(tree)
-    rhythm = table.likelihood[:, table.statements.rhythm]
+    rhythm = table.likelihood[:, table.statements.columns["rhythm"]]
     assert set(np.unique(rhythm)) <= {0, 100, 255}
     place = table.statements.codes.index("SR")
     assert set(np.unique(table.likelihood[:, place])) == {0, 255}
-    diagnoses = table.likelihood[:, table.statements.diagnostic]
+    diagnoses = table.likelihood[:, table.statements.columns["diagnostic"]]
     assert set(np.unique(diagnoses)) <= {15, 35, 50, 80, 100, 255}
 
 

@@ -8,9 +8,11 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
+from ecg_lightning.data.ptbxl import STATEMENTS, TABLE
 from ecg_lightning.data.synthesize.files import finished, write_record
 from ecg_lightning.data.synthesize.record import at_100_hz, ecg_of, make_heart, plan_record
 from ecg_lightning.data.synthesize.settings import SETTINGS, Prevalence, Settings, simulation_settings
@@ -202,11 +204,9 @@ def write_chunk(folder: Path, settings: Settings, numbers: range) -> tuple[dict[
 
 def _complete(folder: Path, output: Path, settings: Settings, rows: list[dict[str, str]]) -> None:
     """Adds the tables, then gives the folder its name; a former archive goes only once the new one is whole."""
-    from ecg_lightning.demo.excerpt import excerpt_file
-
-    (folder / "scp_statements.csv").write_bytes(excerpt_file("scp_statements.csv"))
+    (folder / STATEMENTS).write_bytes(files("ecg_lightning.data").joinpath(STATEMENTS).read_bytes())
     (folder / "README.md").write_text(_README.format(**settings.to_json()), encoding="utf-8")
-    (folder / "ptbxl_database.csv").write_text(table_text(rows), encoding="utf-8", newline="")
+    (folder / TABLE).write_text(table_text(rows), encoding="utf-8", newline="")
     os.sync()
     if output.exists():
         former = output.with_name(output.name + ".partial.former")
