@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.data.labels import Statements
+from ecg_lightning.data.labels import UNKNOWN, Statements
 from ecg_lightning.data.store import Store
 from ecg_lightning.report.html import Html, bar, beside, joined_html, paragraph, table
-from ecg_lightning.report.record_facts import ABOVE_89, MOST_LIKELIHOOD, of_ptbxl, statement_meanings
+from ecg_lightning.report.record_facts import ABOVE_89, MOST_LIKELIHOOD, statement_meanings
 
 _KINDS = ("diagnostic", "form", "rhythm")
 _DECADES = 9
@@ -76,7 +76,7 @@ def statements_section(store: Store, counts: dict[str, Any]) -> Html:
     folds = list(counts["records_per_fold"])
     in_fold = np.stack([store.records["strat_fold"] == int(fold) for fold in folds])
     per_fold, total = in_fold.astype(np.float32) @ present.astype(np.float32), present.sum(axis=0)
-    meanings, kinds = statement_meanings(statements), statement_kinds(statements, counts)
+    meanings, kinds = statement_meanings(statements), statement_kinds(statements)
     rows = [
         (
             code := statements.codes[place],
@@ -88,21 +88,26 @@ def statements_section(store: Store, counts: dict[str, Any]) -> Html:
         )
         for place in np.argsort(-total, kind="stable")
     ]
-    note = f"{int((total > 0).sum())} of {len(total)} statements occur. Every likelihood counts, 0 (unknown) included."
+    note = f"{int((total > 0).sum())} of {len(total)} statements occur."
+    if statements.of_ptbxl:
+        note += " Every likelihood counts, 0 (unknown) included."
+    if num_unknown := int((likelihood == UNKNOWN).sum()):
+        note += f" In {num_unknown:,} cases it is not known whether a record carries one."
     head = ("code", "records", "share", "meaning", "kind", *folds)
     return joined_html([paragraph(note), table(head, rows, caption=_IN_FOLDS, texts=(0, 3, 4))])
 
 
-def statement_kinds(statements: Statements, counts: dict[str, Any]) -> list[str]:
+def statement_kinds(statements: Statements) -> list[str]:
     """(statement,) PTB-XL's kinds, with the superclass, where the source has them; else the tasks that it is in."""
-    tasks, columns = counts["tasks"], statements.to_columns()
-    if not of_ptbxl(statements):
-        return [", ".join(task for task in tasks if code in tasks[task]["classes"]) for code in statements.codes]
+    tasks, columns = statements.tasks, statements.columns
     kinds = []
     for place in range(len(statements.codes)):
-        superclass = str(columns["superclass"][place])
-        named = {"diagnostic": f"diagnostic ({superclass})" if superclass else "diagnostic"}
-        kinds.append(", ".join(named.get(kind, kind) for kind in _KINDS if columns[kind][place]))
+        if statements.of_ptbxl:
+            superclass = str(columns["superclass"][place])
+            named = {"diagnostic": f"diagnostic ({superclass})" if superclass else "diagnostic"}
+            kinds.append(", ".join(named.get(kind, kind) for kind in _KINDS if columns[kind][place]))
+        else:
+            kinds.append(", ".join(name for name, task in tasks.items() if task.label_of_statement[place]))
     return kinds
 
 

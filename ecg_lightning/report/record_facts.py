@@ -109,15 +109,9 @@ def chain_in_words(store: Store) -> str:
 
 def statement_meanings(statements: Statements) -> Mapping[str, str]:
     """What each code says: as the source tells, or as PTB-XL does of its own codes; no entry where nobody tells."""
-    columns = statements.to_columns()
-    if "description" in columns:
-        return dict(zip(statements.codes, map(str, columns["description"]), strict=True))
-    return _ptbxl_meanings() if of_ptbxl(statements) else {}
-
-
-def of_ptbxl(statements: Statements) -> bool:
-    """Whether these are PTB-XL's statements, by their columns."""
-    return {"diagnostic", "form", "rhythm"} <= statements.to_columns().keys()
+    if "description" in statements.columns:
+        return dict(zip(statements.codes, map(str, statements.columns["description"]), strict=True))
+    return _ptbxl_meanings() if statements.of_ptbxl else {}
 
 
 @cache

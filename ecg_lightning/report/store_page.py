@@ -18,7 +18,6 @@ from ecg_lightning.report.quality import store_quality
 from ecg_lightning.report.quality_section import quality_section, tracked
 from ecg_lightning.report.record_facts import (
     chain_in_words,
-    of_ptbxl,
     record_name,
     record_notes,
     record_statements,
@@ -80,7 +79,7 @@ def store_page(store: Store, *, all_records: bool = False, seed: int = 0, progre
         Section("quality", "Signal quality", quality_section(store, quality, anchors.get, seed)),
         Section("ecgs", f"{len(drawn)} ECGs drawn at random", ecgs_section(store, anchors, seed)),
     ]
-    footer = [paragraph(NO_DEVICE), *([paragraph(_PTBXL)] if of_ptbxl(store.statements) else [])]
+    footer = [paragraph(NO_DEVICE), *([paragraph(_PTBXL)] if store.statements.of_ptbxl else [])]
     title = f"{store.path.name}: {store.num_records:,} ECGs"
     return page(title, store_section(store, counts), sections, joined_html(footer))
 

@@ -10,7 +10,7 @@ from page_reader import read_page
 from PIL import Image
 
 from ecg_lightning.chains import Bandpass, Crop, ZScore
-from ecg_lightning.data.labels import Statements, label_counts
+from ecg_lightning.data.labels import UNKNOWN, Statements, Task, label_counts
 from ecg_lightning.data.prepare import prepare
 from ecg_lightning.data.store import Store
 from ecg_lightning.errors import InputError
@@ -236,18 +236,33 @@ def test_text_from_csv_files_is_never_markup(store, two_ecgs):
     assert f"Record {store.records['ecg_id'][drawn]}" in found.text
 
 
+def test_a_source_with_tasks_and_folds_of_its_own_has_a_page(store, two_ecgs):
+    likelihood = np.full((40, 3), 255, np.uint8)
+    likelihood[:7, 0], likelihood[5:9, 1], likelihood[9, 1] = 100, 100, UNKNOWN
+    records = {name: store.records[name] for name in store.records}
+    records["strat_fold"] = np.array([0, 77] * 20, np.int8)
+    tasks = {"outcome": Task(("dead", "dead", ""), complete=True), "site": Task(("", "", "north"), complete=False)}
+    statements = Statements(("x1", "x2", "n"), tasks)
+    found = read_page(store_page(other(store, statements=statements, likelihood=likelihood, records=records)))
+    assert found.table_of("code")["x1"] == ["7", "17.5 %", "", "outcome", "4", "3"]
+    assert found.table_of("task")["outcome"][:4] == ["1", "0", "39", "1"]
+    assert found.table_of("outcome")["dead"] == ["9", "5", "4"]
+    assert found.table_of("fold").keys() == {"fold", "0", "77", "all"}
+    assert "In 1 cases it is not known whether a record carries one." in found.text
+    assert "PTB-XL, Wagner" not in found.text
+
+
 def test_a_source_without_statements_ages_or_notes_has_a_page(store, two_ecgs):
-    columns = {name: column[:0] for name, column in store.statements.to_columns().items()}
     records = {name: store.records[name] for name in ("ecg_id", "patient_id", "strat_fold")}
     records["name"] = np.array([f"E{row:05}" for row in range(40)])
-    made = other(
-        store, statements=Statements.from_columns(columns), likelihood=store.likelihood[:, :0], records=records
+    found = read_page(
+        store_page(other(store, statements=Statements((), {}), likelihood=np.zeros((40, 0), np.uint8), records=records))
     )
-    found = read_page(store_page(made))
     assert "The store holds no labels" in found.text
     assert "The source gives no statements." in found.text
     assert "The source gives no ages, or no sexes." in found.text
-    assert f"Record E{drawn_records(40, 0)[0]:05} · patient" in found.text
+    drawn = np.random.default_rng(0).choice(40, 2, replace=False).min()
+    assert f"Record E{drawn:05} · patient" in found.text
     assert "Beside PTB-XL" not in found.text
 
 
