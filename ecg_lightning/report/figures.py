@@ -74,12 +74,12 @@ def chosen_records(predictions: Predictions, count: int = _NUM_ECGS) -> dict[int
     For each of the most common labels: the first record by id that has it and no other label; where there is none, the
     first that has it. Probabilities play no part.
     """
-    positives = predictions.labels.sum(axis=0)
+    carries = predictions.labels == 1  # 255: nobody knows
     by_id = np.argsort(predictions.record_id)
     chosen: dict[int, str] = {}
-    for label in np.argsort(-positives.astype(np.int64), kind="stable"):
-        having = [int(place) for place in by_id if predictions.labels[place, label] and int(place) not in chosen]
-        alone = [place for place in having if predictions.labels[place].sum() == 1]
+    for label in np.argsort(-carries.sum(axis=0), kind="stable"):
+        having = [int(place) for place in by_id if carries[place, label] and int(place) not in chosen]
+        alone = [place for place in having if carries[place].sum() == 1]
         if having and len(chosen) < count:
             chosen[(alone or having)[0]] = predictions.label_names[label]
     return chosen
@@ -97,7 +97,8 @@ def probability_bars(
 
     Of more than ``num_shown`` labels, the record's own and the most probable others are shown.
     """
-    first = np.lexsort((-probabilities, -labels.astype(np.int64)))[:num_shown]
+    labels = labels == 1
+    first = np.lexsort((-probabilities, ~labels))[:num_shown]
     shown = sorted(first.tolist())
     for place, label in enumerate(shown):
         true, probability = bool(labels[label]), float(probabilities[label])
@@ -119,7 +120,7 @@ def _draw_record(paper: Axes, bars: Axes, predictions: Predictions, store: Store
     row = int(np.flatnonzero(store.records["ecg_id"] == record_id)[0])
     ecg = store.signals()[row].astype(np.float64) * store.millivolts_per_unit
     ecg_paper(paper, ecg, store.stored.sampling_rate, store.stored.leads, make_room=False)
-    names = [name for name, has in zip(predictions.label_names, predictions.labels[place], strict=True) if has]
+    names = [name for name, has in zip(predictions.label_names, predictions.labels[place], strict=True) if has == 1]
     fold = int(predictions.fold[place])
     paper.set_title(f"Record {record_id} (fold {fold}), labelled {', '.join(names)}", loc="left", pad=4)
     probability_bars(bars, predictions.label_names, predictions.probabilities[place], predictions.labels[place])
