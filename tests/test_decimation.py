@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.signal import decimate
 
@@ -15,6 +15,7 @@ def wave(length: int, seed: int = 0) -> np.ndarray:
 
 
 @given(length=st.integers(28, 900), factor=st.integers(2, 8), seed=st.integers(0, 99))
+@example(length=433, factor=5, seed=0)  # little room before the next power of two
 @settings(max_examples=40)
 def test_arrays_and_tensors_are_decimated_as_by_scipy(length, factor, seed):
     x = wave(length, seed)
