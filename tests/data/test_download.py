@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -191,6 +192,8 @@ def test_a_journal_that_was_cut_or_spoilt_costs_hashes_only(tree, server, output
     report = run(server, output)
     assert (server.asked, report.num_hashed) == ([], 44 - 29 + 1)
     assert run(server, output).num_hashed == 1
+    whole = [json.loads(line) for line in journal.read_text().splitlines() if "\0" not in line]
+    assert {path for path, *_ in whole} == {LIST, *of_rate(tree)}
 
 
 def test_a_disk_too_small_is_told_before_the_files_are_fetched(server, output, monkeypatch):
