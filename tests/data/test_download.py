@@ -35,8 +35,17 @@ def start(tree, server, output, *arguments):
     named = [TABLE, hashes[TABLE], STATEMENTS, hashes[STATEMENTS]]
     flags = ["--output", str(output), "--url", server.url, *arguments]
     return subprocess.Popen(
-        [sys.executable, str(script), *named, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(script), *named, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
+
+
+def heed_ctrl_c():
+    """Tests that were started in the background ignore Ctrl-C, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until(condition, process):
@@ -280,8 +289,10 @@ def test_a_second_process_is_refused_while_the_first_finishes_its_work(tree, out
         process = start(tree, server, output, "--connections", "1")
         wait_until(lambda: (output / RECORD).exists() or server.count(LIST), process)
         wait_until(lambda: (output / NAME).exists(), process)
+        server.latency = 2.0  # however long the second takes to come up, the first is still at work
         other = start(tree, server, output)
         _, err = other.communicate()
+        server.latency = 0.0
         assert other.returncode == 1
         assert f"another process downloads into {output}, one at a time: wait for it" in err
         _, err = process.communicate()

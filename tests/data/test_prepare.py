@@ -207,7 +207,7 @@ def test_values_finer_than_the_store_are_refused_unless_a_chain_makes_floats(tin
 
 def test_records_of_the_other_rate_are_not_there(tiny_ptbxl, output):
     with pytest.raises(
-        InputError, match=r"records500 does not exist, the records of 500 Hz .*physionet.org/content/ptb-xl"
+        InputError, match=r"records500 does not exist, the records of 500 Hz .*download --output .* --rate 500"
     ):
         run(tiny_ptbxl, output, SignalSpec(500, 5000))
     assert left_over(output) == [] or not output.parent.exists()
