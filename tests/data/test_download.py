@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 from ptbxl_server import LIST, RECORD, STATEMENTS, TABLE, digests, left_over, of_rate, run, serving, stall, status
 
+from ecg_lightning import commands
 from ecg_lightning.cli import main
+from ecg_lightning.data import published
 from ecg_lightning.data.download import DownloadReport, told
 from ecg_lightning.data.inventory import NAME
 from ecg_lightning.data.store import Store
@@ -123,6 +126,19 @@ def test_the_fetched_tree_goes_through_prepare_to_an_openable_store(server, outp
     assert main(command) == 0
     store = Store(tmp_path / "store.h5")
     assert (store.num_records, store.verify()) == (20, [])
+
+
+@pytest.mark.parametrize("rate", ["100", "500", "both"])
+def test_the_command_takes_the_rate_and_names_what_comes_next(tree, server, output, capsys, rate):
+    assert main(["download", "--output", str(output), "--url", server.url, "--rate", rate, "--verify"]) == 0
+    assert digests(output) == of_rate(tree, rate)
+    summary, following = capsys.readouterr().out.splitlines()
+    assert summary.endswith("fetched now; every hash checked")
+    assert ("ptbxl-500hz.h5 --backbone ecgfounder" in following) == (rate == "500")
+
+
+def test_the_command_goes_to_physionet_unless_told_otherwise():
+    assert inspect.signature(commands.download).parameters["url"].default == published.URL
 
 
 # --- files that change under us, and disks ---
