@@ -237,6 +237,13 @@ def test_patients_of_two_sources_are_never_one(tiny_store, tmp_path):
     assert len(Split(shards, range(1, 9), False).patients()) == one
 
 
+@pytest.mark.parametrize("change", [{"weights": [2, 1]}, {"weights": None}, {"shuffle_records": 7}])
+def test_a_run_is_resumed_on_the_same_mixture_alone(halves, change):
+    then = tiny_data(halves, weights=[1, 1]).identity()
+    with pytest.raises(UsageError, match=rf"data\.{next(iter(change))} is .*, was .*: take it back, or start anew"):
+        tiny_data(halves, **{"weights": [1, 1], **change}).load_state_dict({"epoch": 0, "batch": 1, "of": then})
+
+
 # --- the command line ---
 
 
