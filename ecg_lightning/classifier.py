@@ -59,6 +59,8 @@ class ECGClassifier(LightningModule):
         self.weights, self.weights_sha256 = weights, weights_sha256
         self.balanced = pos_weight == "balanced"
         self.seed = seed
+        self.resumes = False
+        """Whether a checkpoint brings all weights: at `setup` the trainer does not yet know of it."""
         self.frozen_features: Tensor | None = None
         self.val_scores, self.test_scores = SplitScores(label_names), SplitScores(label_names)
         self.scores: Scores | None = None
@@ -71,7 +73,7 @@ class ECGClassifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Loads the pre-trained weights and weighs the positives, unless a checkpoint brings both."""
-        if stage != "fit" or self.trainer.ckpt_path is not None:
+        if stage != "fit" or self.resumes:
             return
         if self.weights is not None:
             log.info("%s", load_weights(self.backbone, self.weights, sha256=self.weights_sha256))

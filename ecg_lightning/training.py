@@ -80,6 +80,7 @@ def _train(cli: RunCLI) -> bool:
         step = global_step(checkpoint) or 0
         log.info("going on from %s, %d optimizer steps behind it", checkpoint, step)
         cli.metrics_file.drop_after(step)
+        cli.model.resumes = True
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     complete = next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)
     if complete:

@@ -22,7 +22,7 @@ class Stage:
     """The few things that the classifier asks of its trainer."""
 
     def __init__(self, **said: Any) -> None:
-        given = {"world_size": 1, "global_rank": 0, "current_epoch": 0, "ckpt_path": None, "datamodule": None}
+        given = {"world_size": 1, "global_rank": 0, "current_epoch": 0, "datamodule": None}
         self.__dict__.update({**given, **said})
 
 
@@ -306,9 +306,10 @@ def test_pre_trained_weights_are_loaded_when_a_fit_starts(tmp_path):
     assert all(torch.equal(tensor, state[name]) for name, tensor in classifier.backbone.state_dict().items())
 
 
-@pytest.mark.parametrize(("stage", "ckpt_path"), [("fit", "last.ckpt"), ("test", None)])
-def test_pre_trained_weights_are_left_alone_where_a_checkpoint_brings_its_own(tmp_path, stage, ckpt_path):
+@pytest.mark.parametrize(("stage", "resumes"), [("fit", True), ("test", False)])
+def test_pre_trained_weights_are_left_alone_where_a_checkpoint_brings_its_own(tmp_path, stage, resumes):
     path, state = weights_file(tmp_path)
-    classifier = on_stage(tiny_classifier(weights=path), ckpt_path=ckpt_path)
+    classifier = on_stage(tiny_classifier(weights=path))
+    classifier.resumes = resumes
     classifier.setup(stage)
     assert not torch.equal(classifier.backbone.pos_embed, state["pos_embed"])

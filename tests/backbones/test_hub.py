@@ -180,3 +180,12 @@ def test_weights_of_another_hash_leave_no_run(hub, tiny_store, tmp_path, capsys)
     assert fit(tiny_store, tmp_path / "run", NAME, f"--model.weights_sha256={'0' * 64}") == 1
     assert "it is another file or a damaged one" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_without_the_file_that_it_started_from(content, tiny_store, tmp_path):
+    run, weights = tmp_path / "run", tmp_path / "weights.pth"
+    assert fit(tiny_store, run, str(weights), "--trainer.max_steps=1") == 1
+    digest = hashlib.sha256(content).hexdigest()
+    weights.unlink()
+    assert fit(tiny_store, run, str(weights), "--trainer.max_steps=-1", "--resume=auto") == 0
+    assert json.loads((run / "environment.json").read_text())["weights_sha256"] == digest
