@@ -117,10 +117,11 @@ def test_leads_are_found_by_name_in_each_store(tiny_store, tmp_path):
             np.testing.assert_allclose(ecg[0], expected * 0.001, atol=1e-6)
 
 
-def test_stores_of_whole_and_of_broken_units_come_in_millivolts_alike(tiny_store, tmp_path):
-    first = part_of(tiny_store, tmp_path / "a.h5", slice(40))
+@pytest.mark.parametrize("broken_first", [False, True])
+def test_stores_of_whole_and_of_broken_units_come_in_millivolts_alike(tiny_store, tmp_path, broken_first):
+    first = part_of(tiny_store, tmp_path / "a.h5", slice(40), as_millivolts=broken_first)
     opened = Store(tiny_store)
-    other = part_of(tiny_store, tmp_path / "b.h5", slice(40, 80), as_millivolts=True)
+    other = part_of(tiny_store, tmp_path / "b.h5", slice(40, 80), as_millivolts=not broken_first)
     data, (_, val, _) = loaders([first, other], SignalSpec(100, 1000))
     assert {store.dtype.name for store in data.stores.stores} == {"int16", "float32"}
     for batch in val:
