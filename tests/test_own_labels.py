@@ -235,11 +235,12 @@ def test_other_flags_do_not_go_on_from_a_stopped_conversion(tiny_ptbxl, tmp_path
     np.save(manifest.parent / "00039.npy", np.zeros((12, 400)))
     with pytest.raises(InputError, match="39 records are finished"):
         run_prepare(manifest, tmp_path / "s.h5")
-    options = SourceOptions(layout=Layout(100, tuple(LEADS)), labels=("male",))
+    options = SourceOptions(layout=Layout(100, tuple(LEADS)), task="other")
     report = run_prepare(manifest, tmp_path / "s.h5", options=options, on_error="skip")
     assert (report.num_resumed, report.num_records) == (0, 39)
     assert report.started_over == "an unfinished store was there, but of another source, table or signal"
     assert [ecg_id for ecg_id, _ in report.skipped] == [39]
+    assert [*Store(tmp_path / "s.h5").statements.tasks] == ["other"]
 
 
 @pytest.mark.slow
