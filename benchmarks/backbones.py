@@ -148,6 +148,36 @@ def same_conv(state: State, name: str, x: Tensor, stride: int = 1, groups: int =
     return F.conv1d(F.pad(x, (total // 2, total - total // 2)), weight, bias, stride, groups=groups)
 
 
+def wav2vec(state: State, channels: Tensor, *, heads: int, strides: tuple[int, ...]) -> Tensor:
+    """``channels`` (batch, channel, time): what the front end reads."""
+    x = channels
+    for layer, stride in enumerate(strides):
+        x = F.conv1d(x, state[f"front_end.convs.{layer}.weight"], stride=stride)
+        if layer == 0:
+            x = F.group_norm(x, x.shape[1], state["front_end.norm.weight"], state["front_end.norm.bias"])
+        x = F.gelu(x)
+    x = linear(state, "projection", norm(state, "projection_norm", x.transpose(1, 2), 1e-5))
+    direction = state["positions.direction"]
+    weight = state["positions.magnitude"] * direction / direction.square().sum(dim=(0, 1), keepdim=True).sqrt()
+    places = F.conv1d(x.transpose(1, 2), weight, state["positions.bias"], padding=64, groups=16)[..., :-1]
+    x = norm(state, "norm", x + F.gelu(places).transpose(1, 2), 1e-5)
+    for index in range(sum(name.endswith("attn.q.weight") for name in state)):
+        x = post_norm_block(state, f"blocks.{index}", x, heads)
+    return x.mean(dim=1)
+
+
+def post_norm_block(state: State, name: str, x: Tensor, heads: int) -> Tensor:
+    q, k, v = (linear(state, f"{name}.attn.{part}", x).unflatten(-1, (heads, -1)).transpose(1, 2) for part in "qkv")
+    mixed = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1) @ v
+    x = norm(state, f"{name}.norm1", x + linear(state, f"{name}.attn.out", mixed.transpose(1, 2).flatten(-2)), 1e-5)
+    hidden = F.gelu(linear(state, f"{name}.mlp.fc1", x))
+    return norm(state, f"{name}.norm2", x + linear(state, f"{name}.mlp.fc2", hidden), 1e-5)
+
+
+def hubert_ecg(state: State, ecg: Tensor, *, heads: int) -> Tensor:
+    return wav2vec(state, ecg.flatten(1).unsqueeze(1), heads=heads, strides=(4, 2, 2, 2, 2))
+
+
 PLAIN: dict[str, Plain] = {
     "vit": lambda state, ecg: vit(state, ecg, depth=6),
     "mtecg_ti": lambda state, ecg: vit(state, ecg, depth=12),
@@ -156,6 +186,10 @@ PLAIN: dict[str, Plain] = {
     "st_mem_small": lambda state, ecg: st_mem(state, ecg, heads=6),
     "st_mem_base": lambda state, ecg: st_mem(state, ecg, heads=12),
     "ecg_jepa_base": ecg_jepa,
+    "hubert_ecg_small": lambda state, ecg: hubert_ecg(state, ecg, heads=8),
+    "hubert_ecg_base": lambda state, ecg: hubert_ecg(state, ecg, heads=12),
+    "hubert_ecg_large": lambda state, ecg: hubert_ecg(state, ecg, heads=12),
+    "ecg_fm_base": lambda state, ecg: wav2vec(state, ecg, heads=12, strides=(2, 2, 2, 2)),
 }
 """One entry a network; write a new one from the weights alone, without the package's modules."""
 
