@@ -19,6 +19,8 @@ class Command(NamedTuple):
     module: str
     function: str
     help: str
+    bare: str = ""
+    """The parameter whose value, or values, may be given without its flag."""
 
 
 COMMANDS = {
@@ -28,7 +30,7 @@ COMMANDS = {
     "prepare": Command(
         "ecg_lightning.commands", "prepare", "make a store for a backbone, from PTB-XL or your own records"
     ),
-    "inspect": Command("ecg_lightning.commands", "inspect", "what is in a store, a run or a backbone"),
+    "inspect": Command("ecg_lightning.commands", "inspect", "what is in a store, a run or a backbone", bare="target"),
     "fit": Command("ecg_lightning.training", "fit", "post-train a backbone: linear probe, then fine-tuning"),
     "validate": Command("ecg_lightning.training", "validate", "judge a run on its validation folds"),
     "test": Command("ecg_lightning.training", "test", "judge a run on its test folds"),
@@ -96,12 +98,12 @@ def _call(name: str, arguments: Sequence[str]) -> int:
 
 
 def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[str]) -> object:
-    """A function whose signature is its flags; what `inspect` looks at may be given without one."""
+    """A function whose signature is its flags, one of which may be left out (`Command.bare`)."""
     from jsonargparse import ArgumentError, auto_cli
 
-    parsed, lists = _bare_flags(function, arguments), _list_flags(function)
-    if name == "inspect" and (place := _target(parsed, lists)) is not None:
-        parsed.insert(place, "--target")
+    parsed, lists, bare = _bare_flags(function, arguments), _list_flags(function), f"--{COMMANDS[name].bare}"
+    if bare != "--" and (place := _bare_value(parsed, bare, lists)) is not None:
+        parsed.insert(place, bare)
     try:
         return auto_cli(
             function,
@@ -115,10 +117,10 @@ def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[
         raise UsageError(f"{error}\n(`ecg-lightning {name} --help` lists what it takes)") from None
 
 
-def _target(arguments: Sequence[str], lists: set[str]) -> int | None:
-    """Where what is looked at stands: the first value without a flag; behind ``--plot 17 18``, the last."""
+def _bare_value(arguments: Sequence[str], bare: str, lists: set[str]) -> int | None:
+    """Where the flag ``bare`` was left out: at the first value without a flag; behind ``--plot 17 18``, at the last."""
     flag, behind_list = "", None
-    if any(argument.split("=")[0] == "--target" for argument in arguments):
+    if any(argument.split("=")[0] == bare for argument in arguments):
         return None
     for place, argument in enumerate(arguments):
         before = arguments[place - 1] if place else ""
@@ -146,7 +148,11 @@ def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> li
 
 def _list_flags(function: Callable[..., object]) -> set[str]:
     kinds = inspect.get_annotations(function)
-    return {f"--{name}" for name, kind in kinds.items() if any(get_origin(one) is list for one in get_args(kind))}
+    return {
+        f"--{name}"
+        for name, kind in kinds.items()
+        if get_origin(kind) is list or any(get_origin(one) is list for one in get_args(kind))
+    }
 
 
 def _joined_lists(arguments: Sequence[str], lists: set[str]) -> list[str]:
