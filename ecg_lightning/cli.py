@@ -149,9 +149,7 @@ def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> li
 def _list_flags(function: Callable[..., object]) -> set[str]:
     kinds = inspect.get_annotations(function)
     return {
-        f"--{name}"
-        for name, kind in kinds.items()
-        if get_origin(kind) is list or any(get_origin(one) is list for one in get_args(kind))
+        f"--{name}" for name, kind in kinds.items() if any(get_origin(one) is list for one in (kind, *get_args(kind)))
     }
 
 
