@@ -178,6 +178,27 @@ def hubert_ecg(state: State, ecg: Tensor, *, heads: int) -> Tensor:
     return wav2vec(state, ecg.flatten(1).unsqueeze(1), heads=heads, strides=(4, 2, 2, 2, 2))
 
 
+def multiresnet(state: State, ecg: Tensor) -> Tensor:
+    x = F.conv1d(ecg, state["stem.weight"], state["stem.bias"])
+    for index in range(6):
+        name = f"blocks.{index}"
+        y = F.gelu(multiresolution(state, f"{name}.layer", x))
+        y = F.glu(F.conv1d(y, state[f"{name}.mix.weight"], state[f"{name}.mix.bias"]), dim=1)
+        x = norm(state, f"{name}.norm", (x + y).transpose(1, 2), 1e-5).transpose(1, 2)
+    return x.mean(dim=2)
+
+
+def multiresolution(state: State, name: str, x: Tensor) -> Tensor:
+    """Two dilated convolutions a level."""
+    weights = state[f"{name}.weights"]
+    y = weights[:, -1:] * x
+    for level in range(10):
+        past = F.pad(x, (2**level, 0))
+        low, high = (F.conv1d(past, state[f"{name}.{part}"], dilation=2**level, groups=128) for part in ("low", "high"))
+        y, x = y + weights[:, 10 - level, None] * high, low
+    return y + weights[:, :1] * x
+
+
 PLAIN: dict[str, Plain] = {
     "vit": lambda state, ecg: vit(state, ecg, depth=6),
     "mtecg_ti": lambda state, ecg: vit(state, ecg, depth=12),
@@ -189,6 +210,7 @@ PLAIN: dict[str, Plain] = {
     "hubert_ecg_small": lambda state, ecg: hubert_ecg(state, ecg, heads=8),
     "hubert_ecg_base": lambda state, ecg: hubert_ecg(state, ecg, heads=12),
     "hubert_ecg_large": lambda state, ecg: hubert_ecg(state, ecg, heads=12),
+    "multiresnet": multiresnet,
     "ecg_fm_base": lambda state, ecg: wav2vec(state, ecg, heads=12, strides=(2, 2, 2, 2)),
 }
 """One entry a network; write a new one from the weights alone, without the package's modules."""

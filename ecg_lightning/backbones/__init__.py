@@ -17,6 +17,7 @@ from ecg_lightning.backbones.ecg_fm import ECGFMBase
 from ecg_lightning.backbones.ecg_jepa import ECGJEPA
 from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
 from ecg_lightning.backbones.hubert_ecg import HuBERTECGBase, HuBERTECGLarge, HuBERTECGSmall
+from ecg_lightning.backbones.multiresnet import MultiResNet
 from ecg_lightning.backbones.st_mem import STMEM, STMEMSmall
 from ecg_lightning.backbones.vit import MTECGTi, ViT
 
@@ -34,6 +35,7 @@ __all__ = [
     "HuBERTECGSmall",
     "LoadReport",
     "MTECGTi",
+    "MultiResNet",
     "STMEMSmall",
     "ViT",
     "backbone_card",

@@ -23,14 +23,18 @@ CASES: dict[str, dict[str, Any]] = {
     "hubert_ecg_large": WAV2VEC,
     "hubert_ecg_small": WAV2VEC,
     "mtecg_ti": {},
+    "multiresnet": {"depth": 2, "dim": 16, "dropout": 0.0, "num_time_points": 100},
     "st_mem_base": ST_MEM,
     "st_mem_small": ST_MEM,
     "vit": {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 100},
 }
 """Arguments that make each backbone small."""
 
-WITH_STATISTICS: dict[str, dict[str, Any]] = {"ecgfounder": {"norm": True, "dropout": 0.5}}
-"""Arguments that switch on what must rest in a frozen backbone, where it is off by default."""
+WITH_STATISTICS: dict[str, dict[str, Any]] = {
+    "ecgfounder": {"norm": True, "dropout": 0.5},
+    "multiresnet": {"dropout": 0.5},
+}
+"""Arguments that switch on what must rest in a frozen backbone, where it is off by default or above."""
 
 every_backbone = pytest.mark.parametrize("name", CASES)
 every_backbone_compiled = pytest.mark.parametrize(
