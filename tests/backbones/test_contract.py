@@ -23,13 +23,14 @@ CASES: dict[str, dict[str, Any]] = {
     "hubert_ecg_large": WAV2VEC,
     "hubert_ecg_small": WAV2VEC,
     "mtecg_ti": {},
+    "s4": {"depth": 2, "dim": 16, "num_time_points": 50, "dropout": 0.0},
     "st_mem_base": ST_MEM,
     "st_mem_small": ST_MEM,
     "vit": {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 100},
 }
 """Arguments that make each backbone small."""
 
-WITH_STATISTICS: dict[str, dict[str, Any]] = {"ecgfounder": {"norm": True, "dropout": 0.5}}
+WITH_STATISTICS: dict[str, dict[str, Any]] = {"ecgfounder": {"norm": True, "dropout": 0.5}, "s4": {"dropout": 0.5}}
 """Arguments that switch on what must rest in a frozen backbone, where it is off by default."""
 
 every_backbone = pytest.mark.parametrize("name", CASES)
