@@ -199,6 +199,33 @@ def multiresolution(state: State, name: str, x: Tensor) -> Tensor:
     return y + weights[:, :1] * x
 
 
+def s4(state: State, ecg: Tensor) -> Tensor:
+    """As the published S4D layer: complex Vandermonde matrix, each direction convolved by its own FFTs."""
+    x = linear(state, "encoder", ecg.transpose(1, 2))
+    for index in range(4):
+        name = f"blocks.{index}"
+        u = x.transpose(1, 2)
+        ahead, behind = s4d_kernels(state, f"{name}.ssm", u.shape[2])
+        y = causal(u, ahead) + F.pad(causal(u.flip(2), behind).flip(2)[..., 1:], (0, 1))
+        y = F.gelu(y + u * state[f"{name}.ssm.D"].unsqueeze(-1)).transpose(1, 2)
+        x = norm(state, f"{name}.norm", x + F.glu(linear(state, f"{name}.mix", y)), 1e-5)
+    return x.mean(dim=1)
+
+
+def s4d_kernels(state: State, name: str, points: int) -> Tensor:
+    dt = state[f"{name}.log_dt"].exp().unsqueeze(-1)
+    poles = torch.complex(-state[f"{name}.log_A_real"].exp(), state[f"{name}.A_imag"])
+    weights = torch.view_as_complex(state[f"{name}.C"]) * ((dt * poles).exp() - 1) / poles
+    powers = ((dt * poles).unsqueeze(-1) * torch.arange(points)).exp()
+    return 2 * torch.einsum("kdn,dnt->kdt", weights, powers).real
+
+
+def causal(u: Tensor, kernel: Tensor) -> Tensor:
+    points = u.shape[2]
+    product = torch.fft.rfft(u, n=2 * points) * torch.fft.rfft(kernel, n=2 * points)
+    return torch.fft.irfft(product, n=2 * points)[..., :points]
+
+
 PLAIN: dict[str, Plain] = {
     "vit": lambda state, ecg: vit(state, ecg, depth=6),
     "mtecg_ti": lambda state, ecg: vit(state, ecg, depth=12),
@@ -211,6 +238,7 @@ PLAIN: dict[str, Plain] = {
     "hubert_ecg_base": lambda state, ecg: hubert_ecg(state, ecg, heads=12),
     "hubert_ecg_large": lambda state, ecg: hubert_ecg(state, ecg, heads=12),
     "multiresnet": multiresnet,
+    "s4": s4,
     "ecg_fm_base": lambda state, ecg: wav2vec(state, ecg, heads=12, strides=(2, 2, 2, 2)),
 }
 """One entry a network; write a new one from the weights alone, without the package's modules."""

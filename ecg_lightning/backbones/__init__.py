@@ -18,11 +18,13 @@ from ecg_lightning.backbones.ecg_jepa import ECGJEPA
 from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
 from ecg_lightning.backbones.hubert_ecg import HuBERTECGBase, HuBERTECGLarge, HuBERTECGSmall
 from ecg_lightning.backbones.multiresnet import MultiResNet
+from ecg_lightning.backbones.s4 import S4
 from ecg_lightning.backbones.st_mem import STMEM, STMEMSmall
 from ecg_lightning.backbones.vit import MTECGTi, ViT
 
 __all__ = [
     "ECGJEPA",
+    "S4",
     "STMEM",
     "Backbone",
     "Card",

@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hubert_ecg_small": WAV2VEC,
     "mtecg_ti": {},
     "multiresnet": {"depth": 2, "dim": 16, "dropout": 0.0, "num_time_points": 100},
+    "s4": {"depth": 2, "dim": 16, "num_time_points": 50, "dropout": 0.0},
     "st_mem_base": ST_MEM,
     "st_mem_small": ST_MEM,
     "vit": {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 100},
@@ -33,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
 WITH_STATISTICS: dict[str, dict[str, Any]] = {
     "ecgfounder": {"norm": True, "dropout": 0.5},
     "multiresnet": {"dropout": 0.5},
+    "s4": {"dropout": 0.5},
 }
 """Arguments that switch on what must rest in a frozen backbone, where it is off by default or above."""
 
