@@ -226,6 +226,47 @@ def causal(u: Tensor, kernel: Tensor) -> Tensor:
     return torch.fft.irfft(product, n=2 * points)[..., :points]
 
 
+def batch_norm(state: State, name: str, x: Tensor) -> Tensor:
+    mean, var, weight, bias = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, mean, var, weight, bias)
+
+
+def conv_norm(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
+    weight = state[f"{name}.0.weight"]
+    return batch_norm(state, f"{name}.1", F.conv1d(x, weight, stride=stride, padding=weight.shape[2] // 2))
+
+
+def xresnet1d(state: State, ecg: Tensor) -> Tensor:
+    x = ecg
+    for layer in range(3):
+        x = F.relu(conv_norm(state, f"stem.{layer}", x, stride=1 if layer else 2))
+    x = F.max_pool1d(x, 3, stride=2, padding=1)
+    for stage, blocks in enumerate((3, 4, 23, 3)):
+        for place in range(blocks):
+            name, stride = f"stages.{stage}.{place}", 2 if stage and not place else 1
+            y = F.relu(conv_norm(state, f"{name}.convs.0", x))
+            y = F.relu(conv_norm(state, f"{name}.convs.1", y, stride))
+            y = conv_norm(state, f"{name}.convs.2", y)
+            x = F.avg_pool1d(x, 2, ceil_mode=True) if stride == 2 else x
+            x = F.relu(y + (conv_norm(state, f"{name}.projection", x) if stage == place == 0 else x))
+    return torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
+
+
+def inception1d(state: State, ecg: Tensor) -> Tensor:
+    x = ecg
+    for block in range(2):
+        before = x
+        for module in range(3):
+            name = f"blocks.{block}.inceptions.{module}"
+            narrow = F.conv1d(x, state[f"{name}.bottleneck.weight"])
+            weights = [state[f"{name}.convs.{path}.weight"] for path in range(3)]
+            paths = [F.conv1d(narrow, weight, padding=weight.shape[2] // 2) for weight in weights]
+            pooled = F.conv1d(F.max_pool1d(x, 3, stride=1, padding=1), state[f"{name}.pooled_conv.weight"])
+            x = F.relu(batch_norm(state, f"{name}.norm", torch.cat([*paths, pooled], dim=1)))
+        x = F.relu(x + conv_norm(state, f"blocks.{block}.projection", before))
+    return torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
+
+
 PLAIN: dict[str, Plain] = {
     "vit": lambda state, ecg: vit(state, ecg, depth=6),
     "mtecg_ti": lambda state, ecg: vit(state, ecg, depth=12),
@@ -240,6 +281,8 @@ PLAIN: dict[str, Plain] = {
     "multiresnet": multiresnet,
     "s4": s4,
     "ecg_fm_base": lambda state, ecg: wav2vec(state, ecg, heads=12, strides=(2, 2, 2, 2)),
+    "xresnet1d101": xresnet1d,
+    "inception1d": inception1d,
 }
 """One entry a network; write a new one from the weights alone, without the package's modules."""
 

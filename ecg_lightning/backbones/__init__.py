@@ -17,10 +17,12 @@ from ecg_lightning.backbones.ecg_fm import ECGFMBase
 from ecg_lightning.backbones.ecg_jepa import ECGJEPA
 from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
 from ecg_lightning.backbones.hubert_ecg import HuBERTECGBase, HuBERTECGLarge, HuBERTECGSmall
+from ecg_lightning.backbones.inception1d import Inception1d
 from ecg_lightning.backbones.multiresnet import MultiResNet
 from ecg_lightning.backbones.s4 import S4
 from ecg_lightning.backbones.st_mem import STMEM, STMEMSmall
 from ecg_lightning.backbones.vit import MTECGTi, ViT
+from ecg_lightning.backbones.xresnet1d import XResNet1d101
 
 __all__ = [
     "ECGJEPA",
@@ -35,11 +37,13 @@ __all__ = [
     "HuBERTECGBase",
     "HuBERTECGLarge",
     "HuBERTECGSmall",
+    "Inception1d",
     "LoadReport",
     "MTECGTi",
     "MultiResNet",
     "STMEMSmall",
     "ViT",
+    "XResNet1d101",
     "backbone_card",
     "backbone_class",
     "backbone_signal",
