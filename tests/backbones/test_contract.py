@@ -15,15 +15,7 @@ ST_MEM: dict[str, Any] = {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 
 WAV2VEC: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 2, "conv_channels": 16}
 
 CASES: dict[str, dict[str, Any]] = {
-    "chimera": {
-        "depth": 2,
-        "dim": 16,
-        "channels": 8,
-        "state": 2,
-        "patch": 20,
-        "leads": ("I", "V4"),
-        "num_time_points": 160,
-    },
+    "chimera": {"depth": 2, "dim": 8, "state": 2, "patch": 20, "leads": ("I", "V4"), "num_time_points": 160},
     "ecg_fm_base": WAV2VEC,
     "ecg_jepa_base": {"depth": 2, "dim": 32, "heads": 2, "leads": ("I", "V4")},
     "ecgfounder": NET1D,
