@@ -267,9 +267,48 @@ def inception1d(state: State, ecg: Tensor) -> Tensor:
     return torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
 
 
+def chimera_head(state: State, name: str, x: Tensor) -> Tensor:
+    """Both directions over the leads, cell after cell; states (batch, state, channel)."""
+    d1, d2 = F.softplus(linear(state, f"{name}.to_steps", x)).unsqueeze(-2).chunk(2, dim=-1)
+    b1, b2, c1, c2 = linear(state, f"{name}.to_matrices", x).unsqueeze(-1).chunk(4, dim=-2)
+    rates, couplings = state[f"{name}.log_rates"].exp(), state[f"{name}.couplings"].tanh()
+    y, (leads, points) = state[f"{name}.skip"] * x, x.shape[1:3]
+    for lead_order in (range(leads), range(leads - 1, -1, -1)):
+        above1 = above2 = [torch.zeros(())] * points
+        for lead in lead_order:
+            past1 = past2 = torch.zeros(())
+            states1, states2 = [], []
+            for t in range(points):
+                at = slice(None), lead, t
+                keep1, keep2, value = torch.exp(-d1[at] * rates[0]), torch.exp(-d2[at] * rates[1]), x[at].unsqueeze(-2)
+                h1 = keep1 * past1 + (1 - keep1) * (couplings[0] * past2 + b1[at] * value)
+                h2 = keep2 * above2[t] + (1 - keep2) * (couplings[1] * above1[t] + b2[at] * value)
+                y[at] += (c1[at] * h1 + c2[at] * h2).sum(-2)
+                past1, past2 = h1, h2
+                states1.append(h1)
+                states2.append(h2)
+            above1, above2 = states1, states2
+    return y
+
+
+def chimera(state: State, ecg: Tensor) -> Tensor:
+    x = linear(state, "patch_embed", ecg.unflatten(2, (-1, 8))) + state["lead_embed"]
+    for index in range(4):
+        name = f"blocks.{index}"
+        z, gate = linear(state, f"{name}.to_branches", norm(state, f"{name}.norm", x, 1e-5)).chunk(2, dim=-1)
+        taps, points = state[f"{name}.conv.weight"][:, 0], z.shape[2]
+        padded = F.pad(z, (0, 0, taps.shape[1] - 1, 0))
+        shifted = sum(padded[:, :, k : k + points] * taps[:, k] for k in range(taps.shape[1]))
+        long_term, seasonal = F.silu(shifted + state[f"{name}.conv.bias"]).chunk(2, dim=-1)
+        y = [chimera_head(state, f"{name}.long_term", long_term), chimera_head(state, f"{name}.seasonal", seasonal)]
+        x = x + linear(state, f"{name}.out", torch.cat(y, dim=-1) * F.silu(gate))
+    return norm(state, "norm", x, 1e-5).flatten(1, 2).mean(dim=1)
+
+
 PLAIN: dict[str, Plain] = {
     "vit": lambda state, ecg: vit(state, ecg, depth=6),
     "mtecg_ti": lambda state, ecg: vit(state, ecg, depth=12),
+    "chimera": chimera,
     "ecgfounder": net1d,
     "ecgfounder_1lead": net1d,
     "st_mem_small": lambda state, ecg: st_mem(state, ecg, heads=6),

@@ -13,6 +13,7 @@ from ecg_lightning.backbones.base import (
     register,
 )
 from ecg_lightning.backbones.checkpoints import LoadReport, load_weights, weights_digest
+from ecg_lightning.backbones.chimera import Chimera
 from ecg_lightning.backbones.ecg_fm import ECGFMBase
 from ecg_lightning.backbones.ecg_jepa import ECGJEPA
 from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
@@ -30,6 +31,7 @@ __all__ = [
     "STMEM",
     "Backbone",
     "Card",
+    "Chimera",
     "ECGFMBase",
     "ECGFounder",
     "ECGFounder1Lead",

@@ -15,6 +15,7 @@ ST_MEM: dict[str, Any] = {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 
 WAV2VEC: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 2, "conv_channels": 16}
 
 CASES: dict[str, dict[str, Any]] = {
+    "chimera": {"depth": 2, "dim": 8, "state": 2, "patch": 20, "leads": ("I", "V4"), "num_time_points": 160},
     "ecg_fm_base": WAV2VEC,
     "ecg_jepa_base": {"depth": 2, "dim": 32, "heads": 2, "leads": ("I", "V4")},
     "ecgfounder": NET1D,
@@ -43,8 +44,8 @@ WITH_STATISTICS: dict[str, dict[str, Any]] = {
 every_backbone = pytest.mark.parametrize("name", CASES)
 every_backbone_compiled = pytest.mark.parametrize(
     "name",
-    # Its depth is fixed, and tracing 12 blocks takes 10 s.
-    [pytest.param(name, marks=pytest.mark.slow) if name == "mtecg_ti" else name for name in CASES],
+    # Tracing them takes 10 s: mtecg_ti's 12 blocks are fixed, chimera scans over time in two heads and directions.
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("chimera", "mtecg_ti") else name for name in CASES],
 )
 RECORDS = 3
 
