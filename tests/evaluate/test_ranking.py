@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -34,6 +34,7 @@ def assert_equal_to_scikit_learn(probabilities, labels, weights):
         assert auprc[draw] == pytest.approx(average_precision_score(target, score, sample_weight=weight), abs=1e-9)
 
 
+@settings(max_examples=50)
 @given(
     num_records=st.integers(1, 60),
     seed=st.integers(0, 2**31),
@@ -50,6 +51,7 @@ def test_weighted_scores_equal_scikit_learn_with_ties_unknowns_and_degenerate_la
     )
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31), decimals=st.sampled_from([None, 1]))
 def test_weights_of_zero_take_records_out(seed, decimals):
     probabilities, labels = drawn(40, seed=seed, decimals=decimals)
