@@ -10,8 +10,8 @@ Both look at differences of AUROC and AUPRC, macro and per label, mean over seed
   swapped are the ranks of the predictions within each model and label, so that two models on different scales may be
   compared (Venkatraman and Begg 1996, doi 10.1093/biomet/83.4.835); neither AUROC nor AUPRC knows more than ranks.
 
-Where labels are rare, go by the permutation test: the bootstrap takes equal models for different too often (9 to 13 % of
-the time at p < 0.05, labels from 4 positives, against 3 to 7 % by permutation: ``benchmarks/comparison.py``).
+Where labels are rare, go by the permutation test: the bootstrap takes equal models for different too often (p < 0.05 in
+9 to 13 % of simulations with labels from 4 positives, by permutation in 3 to 7 %: ``benchmarks/comparison.py``).
 
 Every p is (1 + count) / (n + 1) and so never 0; those of the labels are corrected as a family by Holm 1979.
 Seeds are paired in the order of the files. The intervals hold for these seeds: they know nothing of others.

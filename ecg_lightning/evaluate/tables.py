@@ -1,7 +1,8 @@
 """An evaluation on the terminal, in 100 columns."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,7 @@ from ecg_lightning.evaluate.evaluation import ALL_FIGURES, Evaluation, Figure
 from ecg_lightning.evaluate.protocols import Group
 
 WIDTH = 100
+T = TypeVar("T")
 _TITLES = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -20,6 +22,7 @@ _TITLES = {
     "brier": "Brier",
     "ece": "ECE",
 }
+_TABLES = (("auroc", "auprc"), ("brier", "ece"), ("f1", "sensitivity", "specificity"))
 
 
 def print_evaluation(evaluation: Evaluation, *, labels: bool = False) -> None:
@@ -30,10 +33,9 @@ def print_evaluation(evaluation: Evaluation, *, labels: bool = False) -> None:
         f"{', '.join(evaluation.names)}: {evaluation.split}, {evaluation.num_records} records of "
         f"{evaluation.num_patients} patients, protocol {evaluation.protocol}{seeds}"
     )
-    console.print(_macro_table(evaluation, ("auroc", "auprc")))
-    console.print(_macro_table(evaluation, ("brier", "ece")))
-    if evaluation.thresholds:
-        console.print(_macro_table(evaluation, ("f1", "sensitivity", "specificity")))
+    for names in _TABLES:
+        if evaluation.thresholds or "f1" not in names:
+            console.print(_macro_table(evaluation, names))
     if len(evaluation.names) > 1:
         console.print(_file_table(evaluation))
     if labels:
@@ -54,7 +56,7 @@ def print_comparison(comparison: Comparison, min_positives: int, *, labels: bool
     first, second = comparison.names
     console.print(f"{', '.join(first)} less {', '.join(second)}, paired over patients")
     table = Table("task", "labels", "macro", "difference", "95 %", "p bootstrap", "p permutation", box=None)
-    for group, figures in comparison.groups:
+    for group, figures in _without_repeats(comparison.groups):
         for name, one in figures.items():
             table.add_row(group.task, _group_name(group, min_positives), _TITLES[name], *_cells(one))
     console.print(table)
@@ -73,19 +75,23 @@ def print_comparison(comparison: Comparison, min_positives: int, *, labels: bool
 def _macro_table(evaluation: Evaluation, names: tuple[str, ...]) -> Table:
     """A row per mean that differs from the one above it."""
     table = Table("task", "labels", *(f"macro {_TITLES[name]}" for name in names), box=None)
-    seeds = len(evaluation.names) > 1
-    former = None
-    for group, figures in evaluation.groups:
-        if group.kind == "all" or former is None or len(group.columns) < former:
-            cells = [_macro_cell(figures[name], seeds=seeds) for name in names]
-            table.add_row(group.task, _group_name(group, evaluation.options.min_positives), *cells)
-        former = len(group.columns)
+    for group, figures in _without_repeats(evaluation.groups):
+        cells = [_macro_cell(figures[name]) for name in names]
+        table.add_row(group.task, _group_name(group, evaluation.options.min_positives), *cells)
     return table
 
 
-def _macro_cell(figure: Figure, *, seeds: bool) -> str:
-    spread = f" SD {_shown(figure.spread)}" if seeds else ""
-    return f"{_shown(figure.value)} {_between(figure.low, figure.high)}".rstrip() + spread
+def _without_repeats(groups: Sequence[tuple[Group, T]]) -> Iterator[tuple[Group, T]]:
+    """Leaves out the frequent labels of a task where they are all of them."""
+    former = 0
+    for group, figures in groups:
+        if group.kind == "all" or len(group.columns) < former:
+            yield group, figures
+        former = len(group.columns)
+
+
+def _macro_cell(figure: Figure) -> str:
+    return f"{_shown(figure.value)} {_between(figure.low, figure.high)}".rstrip()
 
 
 def _group_name(group: Group, min_positives: int) -> str:
@@ -98,6 +104,7 @@ def _file_table(evaluation: Evaluation) -> Table:
     table = Table("file", *(_TITLES[name] for name in names), box=None)
     for file, groups in zip(evaluation.names, evaluation.per_file, strict=True):
         table.add_row(file, *(_shown(groups[0][name]) for name in names))
+    table.add_row("SD", *(_shown(evaluation.groups[0][1][name].spread) for name in names))
     return table
 
 
