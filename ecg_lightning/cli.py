@@ -34,6 +34,12 @@ COMMANDS = {
     "fit": Command("ecg_lightning.training", "fit", "post-train a backbone: linear probe, then fine-tuning"),
     "validate": Command("ecg_lightning.training", "validate", "judge a run on its validation folds"),
     "test": Command("ecg_lightning.training", "test", "judge a run on its test folds"),
+    "evaluate": Command(
+        "ecg_lightning.evaluate.command",
+        "evaluate",
+        "figures with intervals, calibration, paired tests",
+        bare="predictions",
+    ),
 }
 OWN_PARSER = {"fit", "validate", "test"}
 """Commands that take the arguments as they are: LightningCLI parses them."""
@@ -56,6 +62,7 @@ Start with:
   ecg-lightning prepare --source PTBXL_DIR --output ptbxl-100hz.h5 --backbone vit
   ecg-lightning fit --config backbone/vit --config recipe/default --data.store ptbxl-100hz.h5 --data.task all --run RUN
   ecg-lightning test --run RUN
+  ecg-lightning evaluate RUN
 """
 
 
