@@ -170,8 +170,10 @@ def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> li
 
 
 def _list_flags(function: Callable[..., object]) -> set[str]:
-    kinds = inspect.get_annotations(function)
-    return {f"--{name}" for name, kind in kinds.items() if list in (get_origin(kind), *map(get_origin, get_args(kind)))}
+    def origins(kind: object) -> set[object]:
+        return {get_origin(kind), *map(get_origin, get_args(kind))}
+
+    return {f"--{name}" for name, kind in inspect.get_annotations(function).items() if list in origins(kind)}
 
 
 def _joined_lists(arguments: Sequence[str], lists: set[str]) -> list[str]:

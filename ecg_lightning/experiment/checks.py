@@ -44,8 +44,7 @@ class Checks:
     """Parses the runs of a grid and looks at their data; what is the same for several runs is looked at once."""
 
     _cli: RunCLI | None = None
-    _data: dict[str, tuple[PTBXLDataModule, int]] = field(default_factory=dict)
-    _fits: set[tuple[str, str]] = field(default_factory=set)
+    _data: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
 
     def facts_of(self, runs: Sequence[Run]) -> dict[str, Facts]:
         """The facts of every run, by its name.
@@ -71,19 +70,18 @@ class Checks:
         config = self._config(run)
         probe, fine_tune = _made(Probe, config.post_training.probe), _made(FineTune, config.post_training.fine_tune)
         check_phases(probe, fine_tune, config.post_training.drop_path_rate)
-        data, train_records = self._look_at(config.data)
-        backbone = config.model.backbone
-        self._check_fit(data, backbone, str(config.data.store))
+        backbone = json.dumps(_plain(config.model.backbone), sort_keys=True)
+        train_records, store_sha256 = self._look_at(config.data, backbone)
         weights = config.model.weights
         if weights is not None and not is_on_hub(weights) and not Path(weights).is_file():
             raise InputError(f"model.weights is {weights}, which is no file: give the path of a checkpoint")
         return Facts(
-            backbone=json.dumps(_plain(backbone), sort_keys=True),
+            backbone=backbone,
             epochs=(probe.epochs, fine_tune.epochs),
             train_records=train_records,
             devices=num_devices(config.trainer),
             tracked="WandbTracker" in str(config.trainer.logger),
-            store_sha256=data.stores.sha256,
+            store_sha256=store_sha256,
         )
 
     def _config(self, run: Run) -> Namespace:
@@ -99,21 +97,20 @@ class Checks:
             raise UsageError(_with_way_out(str(error))) from None
         return config
 
-    def _look_at(self, config: Namespace) -> tuple[PTBXLDataModule, int]:
-        """Opens the store, refuses an empty split, counts the training records."""
-        key = json.dumps(_plain(config), sort_keys=True)
+    def _look_at(self, config: Namespace, backbone: str) -> tuple[int, str]:
+        """Opens the store, holds it against the backbone, refuses an empty split; training records and hash."""
+        flags = config.as_dict()
+        if flags["train_fraction"] == 1:
+            del flags["seed"]  # it chooses no records
+        key = (json.dumps(flags, sort_keys=True, default=str), backbone)
         if key not in self._data:
             data = PTBXLDataModule(**config.as_dict())
-            self._data[key] = data, min(len(data.split(name)) for name in ("val", "test")) and len(data.split("train"))
+            network = json.loads(backbone)
+            signal = backbone_signal(network["class_path"], **network.get("init_args", {}))
+            data.use_signal(signal, network["class_path"].rpartition(".")[2])
+            sizes = {name: len(data.split(name)) for name in ("train", "val", "test")}
+            self._data[key] = sizes["train"], data.stores.sha256
         return self._data[key]
-
-    def _check_fit(self, data: PTBXLDataModule, backbone: Namespace, store: str) -> None:
-        """Holds the store against what the backbone takes."""
-        sizes = _plain(backbone.init_args) if "init_args" in backbone else {}
-        key = (store, json.dumps([backbone.class_path, sizes], sort_keys=True))
-        if key not in self._fits:
-            data.use_signal(backbone_signal(backbone.class_path, **sizes), backbone.class_path.rpartition(".")[2])
-            self._fits.add(key)
 
 
 class _OnlyParsed(RunCLI):

@@ -76,11 +76,7 @@ class _Plan:
         every = runs_of(grid, common)
         with contained(["experiment", str(grid.path)]):
             self.facts: Mapping[str, Facts] = Checks().facts_of(every)
-        self.left_out = {
-            run.name: f"{self.facts[run.name].train_records} training records, fewer than {grid.min_train_records}"
-            for run in every
-            if self.facts[run.name].train_records < grid.min_train_records
-        }
+        self.left_out = _too_small(every, self.facts, grid.min_train_records)
         self.runs = [run for run in every if run.name not in self.left_out]
         if not self.runs:
             raise UsageError(f"{grid.path}: min_train_records {grid.min_train_records} leaves no run: set it lower")
@@ -91,6 +87,21 @@ class _Plan:
             print(f"--{flag} is not for {len(names)} runs that set it themselves (the first is {names[0]})")
         for name, reason in self.left_out.items():
             print(f"left out: {name}: {reason}")
+
+
+def _too_small(runs: Sequence[Run], facts: Mapping[str, Facts], least: int) -> dict[str, str]:
+    """Runs that differ in their seed alone stay or go together: a seed draws patients with more or fewer records."""
+    fewest: dict[str, int] = {}
+    alike = {}
+    for run in runs:
+        alike[run.name] = repr(sorted((key, value) for key, value in run.settings.items() if key != "seed_everything"))
+        records = facts[run.name].train_records
+        fewest[alike[run.name]] = min(records, fewest.get(alike[run.name], records))
+    return {
+        run.name: f"{fewest[alike[run.name]]} training records with one of the seeds, fewer than {least}"
+        for run in runs
+        if fewest[alike[run.name]] < least
+    }
 
 
 class _Session:

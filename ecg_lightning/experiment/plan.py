@@ -29,6 +29,7 @@ class Run:
         values: axis -> value, as the grid has it.
         arguments: of `fit`, but for ``--run`` and ``--resume``.
         settings: all that its configs and flags set, by dotted names: what makes it this run.
+        own: names of those that its axes set: the command line does not change them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Run:
     values: Mapping[str, Any]
     arguments: tuple[str, ...]
     settings: Mapping[str, Any]
+    own: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -57,19 +59,22 @@ def runs_of(grid: Grid, command_line: Setting) -> list[Run]:
     Raises:
         UsageError: when two runs have one name, or a flag of the command line has no effect.
     """
-    runs, settled = [], []
+    runs = []
     for labels in itertools.product(*grid.axes.values()):
         chosen = dict(zip(grid.axes, labels, strict=True))
         if any(all(chosen[axis] in those for axis, those in one.items()) for one in grid.exclude):
             continue
         settings = [grid.axes[axis][label] for axis, label in chosen.items()]
-        settled.append(settle([_filled(one, chosen) for one in (grid.common, command_line, *settings)]))
+        common, of_axes = (
+            [_filled(one, chosen) for one in layers] for layers in ((grid.common, command_line), settings)
+        )
+        settled, own = settle([*common, *of_axes]), frozenset(settle(of_axes).settings)
         values = {axis: one.value for axis, one in zip(chosen, settings, strict=True)}
-        runs.append(Run(_name(chosen), chosen, values, _arguments(settled[-1]), settled[-1].settings))
+        runs.append(Run(_name(chosen), chosen, values, _arguments(settled), settled.settings, own))
     if not runs:
         raise UsageError(f"{grid.path}: exclude leaves no run")
     _refuse_same_names(grid, runs)
-    _refuse_without_effect(command_line, settled)
+    _refuse_without_effect(command_line, runs)
     return runs
 
 
@@ -97,11 +102,7 @@ def settle(layers: Sequence[Setting]) -> Settled:
 
 def overridden(command_line: Setting, runs: Sequence[Run]) -> dict[str, list[str]]:
     """Flags of the command line that some runs set themselves -> the names of these runs."""
-    flags = {flag: _text(flag, value) for flag, value in command_line.flags.items()}
-    found = {
-        flag: [run.name for run in runs if run.settings.get(_plain(flag)) != parsed(text)]
-        for flag, text in flags.items()
-    }
+    found = {flag: [run.name for run in runs if _plain(flag) in run.own] for flag in command_line.flags}
     return {flag: names for flag, names in found.items() if names}
 
 
@@ -126,12 +127,13 @@ def _filled(setting: Setting, labels: Mapping[str, str]) -> Setting:
 def _text(flag: str, value: Any) -> str:
     """A flag's value on a command line."""
     if flag in _PATHS:
+        value = parsed(value) if isinstance(value, str) and value.startswith("[") else value
         value = [_absolute(one) for one in value] if isinstance(value, list) else _absolute(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _absolute(path: Any) -> Any:
-    is_file = isinstance(path, str) and not is_on_hub(path) and not path.startswith("[") and path != "null"
+    is_file = isinstance(path, str) and not is_on_hub(path) and path != "null"
     return str(Path(path).absolute()) if is_file else path
 
 
@@ -196,13 +198,9 @@ def _refuse_same_names(grid: Grid, runs: Sequence[Run]) -> None:
         raise UsageError(f"{grid.path}: {joined(problems)}: give the values other names (axes.NAME.values)")
 
 
-def _refuse_without_effect(command_line: Setting, settled: Sequence[Settled]) -> None:
+def _refuse_without_effect(command_line: Setting, runs: Sequence[Run]) -> None:
     """A flag that every run sets itself would be ignored in silence."""
-    vain = [
-        flag
-        for flag, value in command_line.flags.items()
-        if not any(one.flags.get(flag) == _text(flag, value) for one in settled)
-    ]
+    vain = [flag for flag, names in overridden(command_line, runs).items() if len(names) == len(runs)]
     if vain:
         raise UsageError(
             f"--{', --'.join(vain)} would change nothing, as every run of the grid sets it itself: change the "

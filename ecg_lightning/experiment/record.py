@@ -35,6 +35,7 @@ def write_record(
         InputError: when another grid stands there, or its store was changed.
     """
     content = _content(grid, runs, facts, left_out)
+    check_record(folder, runs, facts)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         former = check_record(folder, runs, facts)
@@ -61,7 +62,10 @@ def check_record(folder: Path, runs: Sequence[Run], facts: Mapping[str, Facts]) 
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}): take it away, its runs are gone on with") from None
     if problems:
-        raise InputError(f"{path} holds another grid: {joined(problems, limit=5)}. Choose another --output")
+        raise InputError(
+            f"{path} holds another grid: {joined(problems, limit=5)}. Choose another --output; a grid may only grow "
+            "(--runs PATTERN runs a part of it)"
+        )
     return former
 
 
