@@ -15,6 +15,7 @@ Layout of the JSON (`Evaluation.to_json`), ``version`` 1; a figure that is not d
 - ``calibration``: null, or {label or "macro": {brier, brier_calibrated, ece, ece_calibrated}}
 - ``undefined``: labels without both classes; ``notes``: what was left out, and why
 - ``comparison``: null, or as `compare.Comparison.to_json`
+- ``identity`` (added by the command): what must be the same for a file to be made anew without --overwrite
 
 FIGURE is auroc, auprc, f1, sensitivity, specificity, brier, ece. Of several files (seeds) ``value`` is the mean,
 ``spread`` their standard deviation, ``low`` and ``high`` the interval of the mean over patients: it knows nothing of

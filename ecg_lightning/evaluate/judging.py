@@ -58,10 +58,7 @@ def evaluate(
     frequent = np.array([one["frequent"] for one in counts.values()])
     task = str(first.meta.get("task", "labels"))
     groups = label_groups(first.label_names, task, protocol, defined, frequent)
-    point = _stacked([judge.point() for judge in judges])
-    point["ece"] = np.stack([_ece(one.probabilities, one.labels, options) for one in files])
-    for name in ALL_FIGURES:
-        point[name][:, ~defined] = np.nan
+    point = _points(judges, files, options)
     drawn = bootstrap(judges, first.patient_id, draws=options.draws, seed=options.seed)
     temperatures = tuple(fit_temperature(one.probabilities, one.labels) for one in valid) if options.calibrate else None
     return Evaluation(
@@ -78,10 +75,7 @@ def evaluate(
             name: _label_figures(column, point, drawn, counts[name]) for column, name in enumerate(first.label_names)
         },
         groups=tuple((group, _group_figures(group, point, drawn)) for group in groups),
-        per_file=tuple(
-            tuple({name: _mean(point[name][place, group.columns]) for name in ALL_FIGURES} for group in groups)
-            for place in range(len(files))
-        ),
+        per_file=tuple(_macro_of_file(groups, point, place) for place in range(len(files))),
         thresholds=tuple(dict(zip(first.label_names, cut.tolist(), strict=True)) for cut in cuts),
         temperatures=temperatures,
         calibration=None if temperatures is None else _calibration(files, temperatures, point, defined, options),
@@ -122,8 +116,15 @@ def _validations(
     ]
 
 
-def _stacked(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+def _points(judges: Sequence[Judge], files: Sequence[Predictions], options: Options) -> dict[str, Array]:
+    """Each figure (file, label), every record counted once; NaN for labels without both classes."""
+    parts = [judge.point() for judge in judges]
+    for part, one in zip(parts, files, strict=True):
+        part["ece"] = _ece(one.probabilities, one.labels, options)
+    point = {name: np.stack([part[name] for part in parts]) for name in ALL_FIGURES}
+    for values in point.values():
+        values[:, ~judges[0].defined] = np.nan
+    return point
 
 
 def _counts(test: Predictions, validation: Predictions | None, min_positives: int) -> dict[str, dict[str, Any]]:
@@ -181,6 +182,10 @@ def _group_figures(group: Group, point: dict[str, Array], drawn: dict[str, Array
         draws = drawn[name][:, columns].mean(axis=(0, 1)) if name in drawn else None
         figures[name] = _figure(point[name][:, columns].mean(axis=1), draws)
     return figures
+
+
+def _macro_of_file(groups: Sequence[Group], point: dict[str, Array], place: int) -> tuple[dict[str, float], ...]:
+    return tuple({name: _mean(point[name][place, group.columns]) for name in ALL_FIGURES} for group in groups)
 
 
 def _figure(values: Array, draws: Array | None) -> Figure:

@@ -47,7 +47,7 @@ def read_csv(path: Path) -> dict[str, Any]:
 
     probabilities = [cells(f"p:{name}", float, "a probability from 0 to 1") for name in names]
     labels = [cells(f"y:{name}", _KNOWN.__getitem__, "0, 1, or empty where unknown") for name in names]
-    fold = cells("fold", int, "a whole number") if "fold" in header else [0] * len(rows)
+    fold = cells("fold", _fold, "a whole number from 0 to 127") if "fold" in header else [0] * len(rows)
     ids = {name: _ids(columns[name]) for name in _IDS}
     problems += [f"column {name} is empty in {sum(not cell for cell in columns[name])} line(s)"
                  for name in _IDS if not all(columns[name])]  # fmt: skip
@@ -102,6 +102,12 @@ def _label_names(path: Path, header: Sequence[str]) -> tuple[str, ...]:
     if problems:
         raise InputError(f"{path}: {joined(problems, limit=5)}")
     return tuple(names)
+
+
+def _fold(cell: str) -> int:
+    if not 0 <= int(cell) <= 127:
+        raise ValueError(cell)
+    return int(cell)
 
 
 def _ids(cells: Sequence[str]) -> NDArray[Any]:

@@ -5,6 +5,7 @@ import pytest
 from predicted import predicted, validation_of, write_csv
 
 from ecg_lightning.cli import main
+from ecg_lightning.evaluate.protocols import _labels_of
 
 FAST = ("--draws", "100", "--permutations", "100")
 HASH = {"checkpoint": "finetune-best.ckpt", "checkpoint_sha256": "a" * 64, "store_sha256": "s", "folds": [10]}
@@ -172,3 +173,12 @@ def test_what_cannot_be_judged_is_refused_with_the_way_out_and_nothing_is_writte
     assert main(["evaluate", *arguments, *flags]) == code
     assert message in " ".join(capsys.readouterr().err.split())
     assert files(here / "run") == []
+
+
+def test_models_of_two_protocols_are_never_compared(capsys, here):
+    names = _labels_of("all")
+    for name, protocol in (("slices", "all71_slices"), ("tasks", "per_task")):
+        predicted(60, names, task="all", protocol=protocol, **HASH).save(here / f"{name}.npz")
+    code, _, err = called(capsys, "slices.npz", "--against", "tasks.npz")
+    assert code == 1
+    assert "slices.npz is of protocol all71_slices, tasks.npz of per_task: they are never compared" in err

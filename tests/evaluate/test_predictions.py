@@ -110,6 +110,7 @@ def test_columns_may_stand_in_any_order_and_ids_may_be_text(tmp_path):
         ("record_id,patient_id,p:A,y:A,p:A\n1,1,.5,1,.5\n", r"column p:A stands twice"),
         ("record_id,patient_id,p:A,y:A\n1,1,high,1\n", r"line 2, column p:A holds 'high', it must be a probability"),
         ("record_id,patient_id,p:A,y:A\n1,1,.5,0.5\n", r"line 2, column y:A holds '0\.5', it must be 0, 1, or empty"),
+        ("record_id,patient_id,fold,p:A,y:A\n1,1,300,.5,1\n", r"column fold holds '300', it must be a whole number"),
         ("record_id,patient_id,p:A,y:A\n1,,.5,1\n", r"column patient_id is empty in 1 line"),
         ("record_id,patient_id,p:A,y:A\n1,1,.5\n", r"line 2 has 3 cells, the header 4"),
         ("record_id,patient_id,p:A,y:A\n1,1,1.5,1\n", r"1\.5 of record 1, A: give probabilities, not logits"),
