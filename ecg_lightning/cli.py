@@ -34,6 +34,7 @@ COMMANDS = {
     "fit": Command("ecg_lightning.training", "fit", "post-train a backbone: linear probe, then fine-tuning"),
     "validate": Command("ecg_lightning.training", "validate", "judge a run on its validation folds"),
     "test": Command("ecg_lightning.training", "test", "judge a run on its test folds"),
+    "predict": Command("ecg_lightning.predict", "predict", "a run's probabilities for your own ECGs"),
 }
 OWN_PARSER = {"fit", "validate", "test"}
 """Commands that take the arguments as they are: LightningCLI parses them."""
