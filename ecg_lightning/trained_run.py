@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,14 +38,19 @@ class TrainedRun:
         classifier: backbone and head.
         label_names: in the order of the network's outputs.
         task: the task that the run was trained on.
+        stores: of its records, which may be gone.
+        post_training: the phases, as its config has them.
         signal: what the backbone takes.
         device: where it computes.
     """
 
     def __init__(self, run: RunFolder, checkpoint: Path, device: torch.device) -> None:
         config = yaml.safe_load(run.config.read_text())
+        self._model: dict[str, Any] = config["model"]
         self.run, self.checkpoint, self.device = run, checkpoint, device
-        self.classifier = load_classifier(config["model"], checkpoint).to(device)
+        self.classifier = load_classifier(self._model, checkpoint).to(device)
+        self.stores: str | list[str] = config["data"]["store"]
+        self.post_training: dict[str, Any] = config["post_training"]
         self.checkpoint_sha256 = file_sha256(checkpoint)
         self.label_names = self.classifier.label_names
         self.task: str = config["data"]["task"]
@@ -95,6 +101,11 @@ class TrainedRun:
         columns = probabilities[0] if np.ndim(ecg) == 2 else probabilities.T
         return dict(zip(self.label_names, columns, strict=True))
 
+    @property
+    def shortest_seconds(self) -> float:
+        """Length of the shortest record that can be predicted."""
+        return asked_length(self.signal, None) / self.signal.record_rate
+
     def reading(self, layout: "Layout", seconds: float | None = None) -> Reading:
         """How records are read for this network: as the run's own were, at most as long as those, or as ``seconds``.
 
@@ -128,14 +139,14 @@ class TrainedRun:
 
         At most ``batch_size`` windows are computed at once, whichever records they are of.
         """
-        windows = [self._windows(record) for record in records]
+        windows = [self.windows(record) for record in records]
         flat = torch.from_numpy(np.concatenate(windows))
         logits = torch.cat([self._logits(part) for part in torch.split(flat, batch_size)])
         per_record = torch.split(logits, [len(each) for each in windows])
         rows = [self.classifier.record_probabilities(each.unsqueeze(0)) for each in per_record]
         return torch.cat(rows).numpy()
 
-    def _windows(self, record: NDArray[np.float32]) -> NDArray[np.float32]:
+    def windows(self, record: NDArray[np.float32]) -> NDArray[np.float32]:
         """The windows (window, lead, time) of a record in evaluation."""
         width = self.signal.window_points
         starts = self.signal.windows.evaluation_starts(record.shape[1], width)
@@ -146,6 +157,15 @@ class TrainedRun:
         """Logits (window, label), on the CPU."""
         ecg = run_batch_chain(self.signal.batch_chain, windows.to(self.device))
         return self.classifier(ecg).float().cpu()  # type: ignore[no-any-return]
+
+    def rebuilt(self, state: dict[str, torch.Tensor]) -> "TrainedRun":
+        """The same run with a network built anew, of the weights ``state`` of its backbone and head."""
+        other = copy(self)
+        other.classifier = new_classifier(self._model, self.label_names)
+        missing, unexpected = other.classifier.load_state_dict(state, strict=False)
+        assert not unexpected
+        assert set(missing) <= {"pos_weight"}  # of the loss alone
+        return other
 
     def origin(self) -> dict[str, Any]:
         """Where predictions come from: what every output says of itself."""
@@ -185,10 +205,16 @@ def load_classifier(model: dict[str, Any], checkpoint: Path) -> ECGClassifier:
         InputError: when it is another network's, or a backbone of one's own that cannot be imported.
     """
     content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    with torch.random.fork_rng(devices=[]):  # random weights that are replaced: the caller's draws stay its own
-        classifier = ECGClassifier(_backbone(model["backbone"]), content["label_names"])
+    classifier = new_classifier(model, content["label_names"])
     classifier.on_load_checkpoint(content)
     classifier.load_state_dict(content["state_dict"])
+    return classifier
+
+
+def new_classifier(model: dict[str, Any], label_names: Sequence[str]) -> ECGClassifier:
+    """The classifier of a run's config, section ``model``, in evaluation mode, its weights to be replaced."""
+    with torch.random.fork_rng(devices=[]):  # the caller's draws stay its own
+        classifier = ECGClassifier(_backbone(model["backbone"]), label_names)
     return classifier.eval().requires_grad_(False)
 
 

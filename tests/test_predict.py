@@ -12,10 +12,10 @@ import pytest
 import torch
 from made_up_ptbxl import LEADS, read_rows, wfdb
 from test_own_labels import TINY, write_manifest
-from tiny import NormNet, of_lightning_cli
+from tiny import of_lightning_cli
+from trained_runs import train_by_commands
 
 import ecg_lightning
-from ecg_lightning.chains import Bandpass, Crop, Standardise, ZScore
 from ecg_lightning.cli import main
 from ecg_lightning.data.reading import ReadRecord
 from ecg_lightning.errors import InputError, UsageError
@@ -23,58 +23,8 @@ from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.predict import in_order
 from ecg_lightning.predicted import Predicted
 from ecg_lightning.runs import NO_DEVICE, file_sha256
-from ecg_lightning.signals import SignalSpec, Windows
 
 pytestmark = of_lightning_cli
-FOLDS = ("--data.train_folds=[1,2,3,4,5,6,7]", "--data.val_folds=[8]", "--data.test_folds=[9]")
-
-
-class FilteredNet(NormNet):
-    """A filter before the crop, a step behind it, three windows of 4 s of which the largest probability counts."""
-
-    def __init__(self) -> None:
-        super().__init__(8, 400)
-        chain = (Bandpass(0.5, 40, 2), Crop(), ZScore("lead"))
-        self.signal = SignalSpec(100, 400, chain=chain, windows=Windows(count=3, aggregate="max"))
-
-
-class PlainNet(NormNet):
-    """Nothing is filtered or normalised: what goes in comes out as it is."""
-
-    def __init__(self) -> None:
-        super().__init__(8, 1000)
-        self.signal = SignalSpec(100, 1000, chain=(Crop(), Standardise(0.0, 1.0)))
-
-
-def trained(ptbxl, folder, backbone, *flags):
-    """A run on the records of a PTB-XL folder, trained and tested by the commands."""
-    store, run = folder / "store.h5", folder / "run"
-    assert main(["prepare", "--source", str(ptbxl), "--output", str(store), "--backbone", backbone]) == 0
-    task = ["--data.task=superdiagnostic", *FOLDS]
-    named = ["--model.backbone", backbone] if backbone != "vit" else []
-    given = [*TINY[: 0 if named else 6], *TINY[6:], *named]
-    assert main(["fit", *given, "--data.store", str(store), *task, "--run", str(run), *flags]) == 0
-    assert main(["test", "--run", str(run)]) == 0
-    return run
-
-
-@pytest.fixture(scope="module")
-def ptbxl(make_ptbxl):
-    return make_ptbxl(num_records=80)
-
-
-@pytest.fixture(scope="module")
-def filtered(ptbxl, tmp_path_factory):
-    """A run of `FilteredNet` whose store is gone."""
-    folder = tmp_path_factory.mktemp("filtered")
-    run = trained(ptbxl, folder, "test_predict.FilteredNet")
-    (folder / "store.h5").unlink()
-    return run
-
-
-@pytest.fixture(scope="module")
-def plain(ptbxl, tmp_path_factory):
-    return trained(ptbxl, tmp_path_factory.mktemp("plain"), "test_predict.PlainNet")
 
 
 def record_of(ptbxl, number=1):
@@ -110,31 +60,33 @@ def largest_difference(run, table, ptbxl):
 # --- the same figures as `test` ---
 
 
-def test_records_as_wfdb_get_the_probabilities_of_test(ptbxl, filtered, tmp_path):
-    table = predicted(filtered, tmp_path / "p.csv", "--records", ptbxl)
+def test_records_as_wfdb_get_the_probabilities_of_test(ptbxl, filtered_run, tmp_path):
+    table = predicted(filtered_run, tmp_path / "p.csv", "--records", ptbxl)
     assert len(table) == 80  # the tables of the folder are no records
-    assert largest_difference(filtered, table, ptbxl) < 1e-6
+    assert largest_difference(filtered_run, table, ptbxl) < 1e-6
     assert table["CD"].std() > 1e-4
 
 
 def test_real_records_as_wfdb_get_the_probabilities_of_test(shared, tmp_path):
-    run = trained(shared / "ptbxl", tmp_path, "vit", "--data.batch_size=32")
+    run = train_by_commands(
+        shared / "ptbxl", tmp_path, "vit", "--model.backbone.depth=1", "--model.backbone.dim=6", "--data.batch_size=64"
+    )
     table = predicted(run, tmp_path / "p.csv", "--records", shared / "ptbxl")
     assert len(table) == 422
     assert largest_difference(run, table, shared / "ptbxl") < 1e-6
 
 
-def test_one_window_more_or_less_at_once_changes_nothing(ptbxl, filtered, tmp_path):
+def test_one_window_more_or_less_at_once_changes_nothing(ptbxl, filtered_run, tmp_path):
     one, many = (
-        predicted(filtered, tmp_path / f"{size}.csv", "--records", ptbxl, "--batch_size", size) for size in (7, 300)
+        predicted(filtered_run, tmp_path / f"{size}.csv", "--records", ptbxl, "--batch_size", size) for size in (7, 300)
     )
     np.testing.assert_allclose(one.iloc[:, :5].to_numpy(), many.iloc[:, :5].to_numpy(), atol=1e-6)
 
 
 @pytest.mark.slow
-def test_worker_processes_write_the_same_bytes(ptbxl, filtered, tmp_path):
+def test_worker_processes_write_the_same_bytes(ptbxl, filtered_run, tmp_path):
     for workers in (1, 2):
-        predicted(filtered, tmp_path / f"{workers}.csv", "--records", ptbxl, "--workers", workers)
+        predicted(filtered_run, tmp_path / f"{workers}.csv", "--records", ptbxl, "--workers", workers)
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
 
 
@@ -168,93 +120,93 @@ def test_a_task_of_ones_own_is_predicted_by_its_labels(ptbxl, tmp_path):
 
 
 @pytest.fixture
-def usual(ptbxl, plain, tmp_path):
+def usual(ptbxl, plain_run, tmp_path):
     """Probabilities of record 1 as it is."""
-    return predicted(plain, tmp_path / "usual.csv", "--records", record_of(ptbxl)).iloc[0, :5].to_numpy(float)
+    return predicted(plain_run, tmp_path / "usual.csv", "--records", record_of(ptbxl)).iloc[0, :5].to_numpy(float)
 
 
 def close_to(usual, table, atol):
     np.testing.assert_allclose(table.iloc[0, :5].to_numpy(float), usual, atol=atol)
 
 
-def test_the_order_and_the_names_of_leads_do_not_matter(ptbxl, plain, usual, tmp_path):
+def test_the_order_and_the_names_of_leads_do_not_matter(ptbxl, plain_run, usual, tmp_path):
     path = write_table(tmp_path / "r.csv", millivolts(ptbxl)[::-1], [f"Lead {lead}" for lead in LEADS[::-1]])
-    close_to(usual, predicted(plain, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100), 1e-6)
+    close_to(usual, predicted(plain_run, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100), 1e-6)
 
 
 @pytest.mark.parametrize(("unit", "flags"), [(" (uV)", ()), ("", ("--unit", "uV"))])
-def test_microvolts_are_taken_as_such(ptbxl, plain, usual, tmp_path, unit, flags):
+def test_microvolts_are_taken_as_such(ptbxl, plain_run, usual, tmp_path, unit, flags):
     path = write_table(tmp_path / "r.csv", 1000 * millivolts(ptbxl), unit=unit)
-    close_to(usual, predicted(plain, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100, *flags), 1e-6)
+    close_to(usual, predicted(plain_run, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100, *flags), 1e-6)
 
 
-def test_microvolts_that_nobody_tells_of_are_doubted_by_name(ptbxl, plain, tmp_path, capsys):
+def test_microvolts_that_nobody_tells_of_are_doubted_by_name(ptbxl, plain_run, tmp_path, capsys):
     path = write_table(tmp_path / "r.csv", 1000 * millivolts(ptbxl))
-    predicted(plain, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100)
+    predicted(plain_run, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100)
     assert "it looks like uV: --unit uV" in " ".join(capsys.readouterr().out.replace("│", " ").split())
     doubts = json.loads((tmp_path / "p.csv.json").read_text())["doubts"]
     assert "--unit uV" in doubts[str(path)][0]
 
 
-def test_limb_leads_that_break_einthovens_law_are_doubted_by_name(ptbxl, plain, tmp_path, capsys):
+def test_limb_leads_that_break_einthovens_law_are_doubted_by_name(ptbxl, plain_run, tmp_path, capsys):
     ecg = millivolts(ptbxl)
     ecg[2] = ecg[1] - ecg[0]
     ecg[3:6] = [-(ecg[0] + ecg[1]) / 2, ecg[0] - ecg[1] / 2, ecg[1] - ecg[0] / 2]
     whole = write_table(tmp_path / "whole.csv", ecg)
     swapped = write_table(tmp_path / "swapped.csv", ecg[[1, 0, *range(2, 12)]])
-    predicted(plain, tmp_path / "p.csv", "--records", whole, swapped, "--sampling_rate", 100)
+    predicted(plain_run, tmp_path / "p.csv", "--records", whole, swapped, "--sampling_rate", 100)
     doubts = json.loads((tmp_path / "p.csv.json").read_text())["doubts"]
     assert [*doubts] == [str(swapped)]
     assert "Einthoven" in doubts[str(swapped)][0]
     assert "Doubtful records (predicted): 1" in capsys.readouterr().out
 
 
-def test_leads_that_i_and_ii_settle_are_derived_and_said(ptbxl, plain, tmp_path, capsys):
+def test_leads_that_i_and_ii_settle_are_derived_and_said(ptbxl, plain_run, tmp_path, capsys):
     ecg = millivolts(ptbxl)
     ecg[2], ecg[3] = ecg[1] - ecg[0], -(ecg[0] + ecg[1]) / 2
     whole = write_table(tmp_path / "whole.csv", ecg)
     less = write_table(tmp_path / "less.csv", np.delete(ecg, [2, 3], axis=0), [*LEADS[:2], *LEADS[4:]])
-    table = predicted(plain, tmp_path / "p.csv", "--records", whole, less, "--sampling_rate", 100)
+    table = predicted(plain_run, tmp_path / "p.csv", "--records", whole, less, "--sampling_rate", 100)
     np.testing.assert_allclose(*table.iloc[:, :5].to_numpy(float), atol=1e-6)
     assert "- III, aVR derived from I and II (Einthoven, Goldberger): 1 record\n" in capsys.readouterr().out
 
 
-def test_another_rate_is_resampled_and_said(plain, tmp_path, capsys):
+def test_another_rate_is_resampled_and_said(plain_run, tmp_path, capsys):
     time = np.arange(5000) / 500
     slow = np.stack([np.sin(2 * np.pi * (1 + lead / 4) * time) for lead in range(12)])
     fast, own = write_table(tmp_path / "500.csv", slow), write_table(tmp_path / "100.csv", slow[:, ::5])
     tables = [
-        predicted(plain, tmp_path / f"{rate}-p.csv", "--records", path, "--sampling_rate", rate)
+        predicted(plain_run, tmp_path / f"{rate}-p.csv", "--records", path, "--sampling_rate", rate)
         for path, rate in ((fast, 500), (own, 100))
     ]
     np.testing.assert_allclose(*(table.iloc[0, :5].to_numpy(float) for table in tables), atol=2e-3)
     assert "- resampled from 500 to 100 Hz (polyphase, anti-aliased): 1 record" in capsys.readouterr().out
 
 
-def test_a_longer_record_is_cut_as_prepare_cuts_it_unless_more_is_asked_for(ptbxl, plain, tmp_path, capsys):
+def test_a_longer_record_is_cut_as_prepare_cuts_it_unless_more_is_asked_for(ptbxl, plain_run, tmp_path, capsys):
     parts = [millivolts(ptbxl, number) for number in (1, 2, 3)]
     path = write_table(tmp_path / "r.csv", np.concatenate(parts, axis=1))
     files = [record_of(ptbxl, number) for number in (1, 2, 3)]
-    each = predicted(plain, tmp_path / "each.csv", "--records", *files).iloc[:, :5].to_numpy(float)
+    each = predicted(plain_run, tmp_path / "each.csv", "--records", *files).iloc[:, :5].to_numpy(float)
     long = ["--records", path, "--sampling_rate", 100]
-    close_to(each[0], predicted(plain, tmp_path / "first.csv", *long), 1e-6)
+    close_to(each[0], predicted(plain_run, tmp_path / "first.csv", *long), 1e-6)
     assert "- cut to its first 1000 of 3000 time points: 1 record" in capsys.readouterr().out
-    all_of_it = predicted(plain, tmp_path / "all.csv", *long, "--seconds", 30, "--windows", 3)
+    all_of_it = predicted(plain_run, tmp_path / "all.csv", *long, "--seconds", 30, "--windows", 3)
     close_to(each.mean(axis=0), all_of_it, 1e-6)
-    middle = predicted(plain, tmp_path / "middle.csv", *long, "--seconds", 30)
+    middle = predicted(plain_run, tmp_path / "middle.csv", *long, "--seconds", 30)
     close_to(each[1], middle, 1e-6)
 
 
 # --- records that cannot be predicted ---
 
 
-def test_what_cannot_be_read_is_listed_with_the_rule_and_the_rest_is_written(ptbxl, plain, tmp_path, capsys):
+def test_what_cannot_be_read_is_listed_with_the_rule_and_the_rest_is_written(ptbxl, plain_run, tmp_path, capsys):
     ecg = millivolts(ptbxl)
     short = write_table(tmp_path / "short.csv", ecg[:, :400])
     less = write_table(tmp_path / "less.csv", np.delete(ecg, 6, axis=0), [*LEADS[:6], *LEADS[7:]])
     good = write_table(tmp_path / "good.csv", ecg)
     output = tmp_path / "out" / "p.csv"
-    table = predicted(plain, output, "--records", short, good, less, "--sampling_rate", 100, code=1)
+    table = predicted(plain_run, output, "--records", short, good, less, "--sampling_rate", 100, code=1)
     assert [*table.index] == [str(good)]
     failed = pandas.read_csv(tmp_path / "out" / "p.csv.failed.csv").set_index("record")["why"]
     assert [*failed.index] == [str(short), str(less)]
@@ -265,11 +217,11 @@ def test_what_cannot_be_read_is_listed_with_the_rule_and_the_rest_is_written(ptb
     assert f"2 of 3 records failed, the others are predicted: {output}.failed.csv says why" in printed.err
 
 
-def test_no_good_record_leaves_no_table_of_predictions(plain, tmp_path, capsys):
+def test_no_good_record_leaves_no_table_of_predictions(plain_run, tmp_path, capsys):
     path = write_table(tmp_path / "short.csv", np.zeros((12, 20)))
     output = tmp_path / "p.csv"
     arguments = ["--records", str(path), "--sampling_rate", "100", "--output", str(output)]
-    assert main(["predict", "--run", str(plain), *arguments]) == 1
+    assert main(["predict", "--run", str(plain_run), *arguments]) == 1
     assert sorted(file.name for file in tmp_path.iterdir()) == ["p.csv.failed.csv", "short.csv"]
     assert "no record could be predicted" in capsys.readouterr().err
 
@@ -281,9 +233,9 @@ def test_probabilities_that_are_no_numbers_are_a_failure(tmp_path):
     assert found.failed[0][1].startswith("the network gave what is no number")
 
 
-def test_a_path_that_is_not_there_is_refused_before_anything_is_computed(ptbxl, plain, tmp_path, capsys):
+def test_a_path_that_is_not_there_is_refused_before_anything_is_computed(ptbxl, plain_run, tmp_path, capsys):
     arguments = ["--records", str(record_of(ptbxl)), str(tmp_path / "none.csv"), "--output", str(tmp_path / "p.csv")]
-    assert main(["predict", "--run", str(plain), *arguments]) == 1
+    assert main(["predict", "--run", str(plain_run), *arguments]) == 1
     assert "none.csv does not exist" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
@@ -291,12 +243,12 @@ def test_a_path_that_is_not_there_is_refused_before_anything_is_computed(ptbxl, 
 # --- what is written ---
 
 
-def test_every_output_says_which_checkpoint_and_that_it_is_no_device(ptbxl, plain, tmp_path):
+def test_every_output_says_which_checkpoint_and_that_it_is_no_device(ptbxl, plain_run, tmp_path):
     short = write_table(tmp_path / "short.csv", np.zeros((12, 20)))
     rest = ["--records", record_of(ptbxl), short, "--sampling_rate", 100]
-    table = predicted(plain, tmp_path / "p.csv", *rest, code=1)
-    assert main(["predict", "--run", str(plain), "--output", str(tmp_path / "p.npz"), *map(str, rest)]) == 1
-    digest = file_sha256(plain / "checkpoints" / "finetune-best.ckpt")
+    table = predicted(plain_run, tmp_path / "p.csv", *rest, code=1)
+    assert main(["predict", "--run", str(plain_run), "--output", str(tmp_path / "p.npz"), *map(str, rest)]) == 1
+    digest = file_sha256(plain_run / "checkpoints" / "finetune-best.ckpt")
     failed = pandas.read_csv(tmp_path / "p.csv.failed.csv")
     for written in (table, failed):
         assert set(written["checkpoint_sha256"]) == {digest}
@@ -308,9 +260,9 @@ def test_every_output_says_which_checkpoint_and_that_it_is_no_device(ptbxl, plai
     assert origin["predictions_sha256"] == file_sha256(tmp_path / "p.csv")
 
 
-def test_csv_and_npz_hold_the_same_bits(ptbxl, plain, tmp_path):
-    table = predicted(plain, tmp_path / "p.csv", "--records", ptbxl)
-    assert main(["predict", "--run", str(plain), "--output", str(tmp_path / "p.npz"), "--records", str(ptbxl)]) == 0
+def test_csv_and_npz_hold_the_same_bits(ptbxl, plain_run, tmp_path):
+    table = predicted(plain_run, tmp_path / "p.csv", "--records", ptbxl)
+    assert main(["predict", "--run", str(plain_run), "--output", str(tmp_path / "p.npz"), "--records", str(ptbxl)]) == 0
     npz = Predictions.load(tmp_path / "p.npz")
     assert [*npz.label_names] == [*table.columns[:5]]
     assert npz.meta["records"] == [*table.index]
@@ -318,12 +270,12 @@ def test_csv_and_npz_hold_the_same_bits(ptbxl, plain, tmp_path):
     assert (npz.labels == 255).all()
 
 
-def test_files_are_replaced_only_when_asked_and_old_failures_go(ptbxl, plain, tmp_path, capsys):
+def test_files_are_replaced_only_when_asked_and_old_failures_go(ptbxl, plain_run, tmp_path, capsys):
     output = tmp_path / "p.csv"
     short = write_table(tmp_path / "short.csv", np.zeros((12, 20)))
-    predicted(plain, output, "--records", record_of(ptbxl), short, "--sampling_rate", 100, code=1)
+    predicted(plain_run, output, "--records", record_of(ptbxl), short, "--sampling_rate", 100, code=1)
     before = output.read_bytes()
-    again = ["predict", "--run", str(plain), "--output", str(output), "--records", str(record_of(ptbxl, 2))]
+    again = ["predict", "--run", str(plain_run), "--output", str(output), "--records", str(record_of(ptbxl, 2))]
     assert main(again) == 1
     assert "there already; name another file, or replace it with --overwrite" in capsys.readouterr().err
     assert output.read_bytes() == before
@@ -332,10 +284,10 @@ def test_files_are_replaced_only_when_asked_and_old_failures_go(ptbxl, plain, tm
     assert not (tmp_path / "p.csv.failed.csv").exists()
 
 
-def test_each_ecg_is_drawn_under_its_name(ptbxl, plain, tmp_path):
+def test_each_ecg_is_drawn_under_its_name(ptbxl, plain_run, tmp_path):
     files = [record_of(ptbxl), write_table(tmp_path / "r.csv", 1.5 * millivolts(ptbxl, 2))]
     output, plots = tmp_path / "p.csv", tmp_path / "plots"
-    predicted(plain, output, "--records", *files, "--sampling_rate", 100, "--plot", plots)
+    predicted(plain_run, output, "--records", *files, "--sampling_rate", 100, "--plot", plots)
     drawn = sorted(plots.iterdir())
     assert len(drawn) == 2
     assert [path.name.endswith(("_00001_lr.png", "_r.png")) for path in drawn] == [True, True]
@@ -355,10 +307,10 @@ def test_each_ecg_is_drawn_under_its_name(ptbxl, plain, tmp_path):
     ],
 )
 def test_wrong_flags_are_refused_and_write_nothing(
-    ptbxl, plain, tmp_path, capsys, monkeypatch, arguments, code, message
+    ptbxl, plain_run, tmp_path, capsys, monkeypatch, arguments, code, message
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["predict", "--run", str(plain), "--records", str(record_of(ptbxl)), *arguments]) == code
+    assert main(["predict", "--run", str(plain_run), "--records", str(record_of(ptbxl)), *arguments]) == code
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
@@ -369,13 +321,13 @@ def test_wrong_flags_are_refused_and_write_nothing(
 
 
 @pytest.fixture
-def copied(plain, tmp_path):
-    return shutil.copytree(plain, tmp_path / "run")
+def copied(plain_run, tmp_path):
+    return shutil.copytree(plain_run, tmp_path / "run")
 
 
-def test_another_checkpoint_of_the_run_says_something_else(ptbxl, plain, tmp_path):
-    best = predicted(plain, tmp_path / "best.csv", "--records", record_of(ptbxl))
-    probe = predicted(plain, tmp_path / "probe.csv", "--records", record_of(ptbxl), "--checkpoint", "probe-best")
+def test_another_checkpoint_of_the_run_says_something_else(ptbxl, plain_run, tmp_path):
+    best = predicted(plain_run, tmp_path / "best.csv", "--records", record_of(ptbxl))
+    probe = predicted(plain_run, tmp_path / "probe.csv", "--records", record_of(ptbxl), "--checkpoint", "probe-best")
     assert best["checkpoint_sha256"].iloc[0] != probe["checkpoint_sha256"].iloc[0]
     assert abs(best["CD"].iloc[0] - probe["CD"].iloc[0]) > 1e-6
 
@@ -402,7 +354,7 @@ def test_a_run_that_does_not_say_how_long_its_records_were_asks_for_it(ptbxl, co
 
 def test_a_backbone_that_is_not_there_is_refused_with_what_to_do(copied):
     config = copied / "config.yaml"
-    config.write_text(config.read_text().replace("test_predict.PlainNet", "gone.Net"))
+    config.write_text(config.read_text().replace("trained_runs.PlainNet", "gone.Net"))
     with pytest.raises(InputError, match=r"backbone gone\.Net cannot be built .*in the folder, and with the package"):
         ecg_lightning.load_run(copied)
 
@@ -411,9 +363,11 @@ def test_a_backbone_that_is_not_there_is_refused_with_what_to_do(copied):
 
 
 @pytest.mark.filterwarnings("ignore:[\\s\\S]*Einthoven")  # the made-up leads know no law
-def test_arrays_get_the_probabilities_of_the_command(ptbxl, filtered, tmp_path):
-    table = predicted(filtered, tmp_path / "p.csv", "--records", *(record_of(ptbxl, number) for number in (1, 2, 3)))
-    run = ecg_lightning.load_run(filtered)
+def test_arrays_get_the_probabilities_of_the_command(ptbxl, filtered_run, tmp_path):
+    table = predicted(
+        filtered_run, tmp_path / "p.csv", "--records", *(record_of(ptbxl, number) for number in (1, 2, 3))
+    )
+    run = ecg_lightning.load_run(filtered_run)
     ecgs = np.stack([millivolts(ptbxl, number) for number in (1, 2, 3)])
     several = run.predict(ecgs, sampling_rate=100, leads=LEADS)
     one = run.predict(1000 * ecgs[1, ::-1], sampling_rate=100, leads=",".join(LEADS[::-1]), unit="uV")
@@ -423,8 +377,8 @@ def test_arrays_get_the_probabilities_of_the_command(ptbxl, filtered, tmp_path):
     np.testing.assert_allclose([*one.values()], expected[1], atol=1e-6)
 
 
-def test_a_doubtful_array_is_warned_of(ptbxl, plain):
-    run = ecg_lightning.load_run(plain)
+def test_a_doubtful_array_is_warned_of(ptbxl, plain_run):
+    run = ecg_lightning.load_run(plain_run)
     with pytest.warns(UserWarning, match="the array: .*it looks like uV"):
         run.predict(1000 * millivolts(ptbxl), sampling_rate=100, leads=LEADS)
 
@@ -439,17 +393,17 @@ def test_a_doubtful_array_is_warned_of(ptbxl, plain):
         ((12, 1000), [*LEADS[:11], "I"], UsageError, r"name each lead once"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused_with_the_rule(plain, shape, leads, error, message):
+def test_arrays_that_do_not_fit_are_refused_with_the_rule(plain_run, shape, leads, error, message):
     random = np.random.default_rng(0)
     with pytest.raises(error, match=message):
-        ecg_lightning.load_run(plain).predict(random.normal(size=shape), sampling_rate=100, leads=leads)
+        ecg_lightning.load_run(plain_run).predict(random.normal(size=shape), sampling_rate=100, leads=leads)
 
 
-def test_loading_a_run_leaves_the_callers_random_draws_alone(plain):
+def test_loading_a_run_leaves_the_callers_random_draws_alone(plain_run):
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    ecg_lightning.load_run(plain)
+    ecg_lightning.load_run(plain_run)
     assert torch.equal(torch.rand(3), expected)
 
 
