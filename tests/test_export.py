@@ -9,7 +9,7 @@ import pytest
 import torch
 from made_up_ptbxl import LEADS, wfdb
 from safetensors import safe_open
-from scipy.signal import butter, filtfilt, resample_poly
+from scipy.signal import butter, decimate, filtfilt, resample_poly
 from tiny import of_lightning_cli
 from trained_runs import FilteredNet, train_by_commands
 
@@ -88,6 +88,21 @@ def test_onnx_says_what_it_is(runtime, plain_run, tmp_path):
     assert about["longest_record_seconds"] == "10.0"
     assert json.loads(about["steps_in_network"])[0]["step"] == "standardise"
     assert str(plain_run.parent) not in " ".join(about.values())
+
+
+def test_a_step_that_onnx_cannot_hold_is_left_to_whoever_asks(runtime, ptbxl, tmp_path):
+    run = train_by_commands(ptbxl, tmp_path, "trained_runs.StrungNet")
+    session = runtime.InferenceSession(str(exported(run, tmp_path / "m.onnx")))
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["steps_on_window"]) == [{"step": "decimate_across_leads", "factor": 2}]
+    assert [step["step"] for step in json.loads(about["steps_in_network"])] == ["z_score"]
+    record = ptbxl / "records100/00000/00001_lr"
+    ecg = wfdb.rdrecord(str(record)).p_signal.T
+    strung = decimate(ecg.reshape(1, -1), 2, zero_phase=True).reshape(1, 12, 500)
+    answer = session.run(["probabilities"], {"ecg": strung.astype("float32")})[0][0]
+    flags = ["--records", f"{record}.hea", "--output", str(tmp_path / "p.csv")]
+    assert main(["predict", "--run", str(run), *flags]) == 0
+    np.testing.assert_allclose(answer, pandas.read_csv(tmp_path / "p.csv").iloc[0, 1:6].to_numpy(float), atol=1e-5)
 
 
 def test_a_network_that_onnx_cannot_hold_is_refused_by_name(runtime, ptbxl, tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 from tiny import NormNet
 from torch import Tensor
 
-from ecg_lightning.chains import Bandpass, Crop, Standardise, ZScore
+from ecg_lightning.chains import Bandpass, Crop, DecimateAcrossLeads, Standardise, ZScore
 from ecg_lightning.cli import main
 from ecg_lightning.signals import SignalSpec, Windows
 
@@ -33,6 +33,14 @@ class PlainNet(NormNet):
     def __init__(self) -> None:
         super().__init__(8, 1000)
         self.signal = SignalSpec(100, 1000, chain=(Crop(), Standardise(0.0, 1.0)))
+
+
+class StrungNet(NormNet):
+    """A step behind the crop that ONNX cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 500)
+        self.signal = SignalSpec(100, 500, chain=(Crop(), DecimateAcrossLeads(2), ZScore("lead")))
 
 
 class BranchingNet(PlainNet):

@@ -30,7 +30,8 @@ def export(
     """Writes a run as one file for other programs, once its probabilities are those of the run.
 
     FILE.onnx takes windows (batch, lead, time) in mV, float32, behind the steps before the crop (the metadata name
-    them), and gives probabilities (batch, label); what is behind the crop is inside. FILE.safetensors holds the
+    them), and gives probabilities (batch, label); what is behind the crop is inside, but for what ONNX cannot hold,
+    which the metadata name as well. FILE.safetensors holds the
     weights, which `fit --model.weights` loads. Both carry signal spec, chain, labels, thresholds and temperature where
     `evaluate` has chosen them, and the checkpoint's hash in their metadata, and have a model card beside them, FILE.md.
 

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.errors import InputError
-from ecg_lightning.export.network import ProbabilityNetwork
+from ecg_lightning.export.network import ProbabilityNetwork, split_steps
 
 if TYPE_CHECKING:
     from ecg_lightning.trained_run import TrainedRun
@@ -39,11 +40,13 @@ def write_onnx(trained: "TrainedRun", metadata: Mapping[str, str], example: Tens
     except ImportError as error:
         raise InputError(f"ONNX needs {error.name}: pip install 'ecg-lightning[export]'") from None
     name = trained.classifier.backbone.flag_name()
+    outside, _ = split_steps(trained.signal.batch_chain)
+    taken = run_batch_chain(outside, example[:2].expand(2, -1, -1))  # of one record torch.export would fix the 1
     try:
         with _quiet_exporter():
             program = torch.onnx.export(
-                ProbabilityNetwork(trained).eval(),
-                (example[:2].expand(2, -1, -1).contiguous(),),  # of one record torch.export would take 1 as fixed
+                ProbabilityNetwork(trained, exported=True).eval(),
+                (taken.contiguous(),),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -63,7 +66,7 @@ def write_onnx(trained: "TrainedRun", metadata: Mapping[str, str], example: Tens
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
     def ask(windows: Tensor) -> NDArray[np.float32]:
-        answer: NDArray[np.float32] = session.run([OUTPUT], {INPUT: windows.numpy()})[0]
+        answer: NDArray[np.float32] = session.run([OUTPUT], {INPUT: run_batch_chain(outside, windows).numpy()})[0]
         return answer
 
     return ask

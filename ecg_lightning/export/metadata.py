@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ecg_lightning.chains import chain_to_json
 from ecg_lightning.data.plan import asked_length
 from ecg_lightning.errors import InputError
+from ecg_lightning.export.network import split_steps
 
 if TYPE_CHECKING:
     from ecg_lightning.trained_run import TrainedRun
@@ -23,10 +24,12 @@ def metadata_of(trained: "TrainedRun") -> dict[str, str]:
     ``leads``, ``unit``, ``record_rate_hz``, ``longest_record_seconds``: what a record is made first (null: not known),
     ``other_rates`` by what other rates are resampled.
     ``steps_before_window``: what runs over it then. ``window_points``, ``window_rate_hz``, ``windows``: how windows are
-    cut from that, and their probabilities joined. ``steps_in_network`` are inside, for the record. ``thresholds`` and
-    ``temperature``, where `evaluate` has chosen them, are for the probabilities that the network gives.
+    cut from that, and their probabilities joined. ``steps_on_window``: what runs over a window before the network; the
+    ``steps_in_network`` are inside, and named for the record. ``thresholds`` and ``temperature``, where `evaluate` has
+    chosen them, are for the probabilities that the network gives.
     """
     signal = trained.signal
+    outside, inside = split_steps(signal.batch_chain)
     entries = {
         **trained.origin(),
         "run": trained.run.path.resolve().name,  # a file that is handed on does not tell of folders
@@ -42,7 +45,8 @@ def metadata_of(trained: "TrainedRun") -> dict[str, str]:
         "window_rate_hz": signal.stored_rate,
         "window_points": signal.window_points,
         "windows": asdict(signal.windows),
-        "steps_in_network": json.loads(chain_to_json(signal.batch_chain)),
+        "steps_on_window": json.loads(chain_to_json(outside)),
+        "steps_in_network": json.loads(chain_to_json(inside)),
         **chosen_on_validation(trained),
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in entries.items()}

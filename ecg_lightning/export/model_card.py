@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecg_lightning.backbones import backbone_card
+from ecg_lightning.export.network import split_steps
 from ecg_lightning.runs import NO_DEVICE, file_sha256
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _ONNX = """\
 import numpy, onnxruntime
 session = onnxruntime.InferenceSession("{file}")
 about = session.get_modelmeta().custom_metadata_map  # every entry above, as text or JSON
-windows = numpy.zeros((1, {leads}, {points}), "float32")  # (batch, lead, time) in mV, behind steps_before_window
+windows = numpy.zeros((1, {leads}, {points}), "float32")  # (batch, lead, time), behind the steps before and on a window
 probabilities = session.run(["probabilities"], {{"ecg": windows}})[0]  # (batch, label)
 ```
 """
@@ -30,6 +31,8 @@ ecg-lightning fit --model.weights {file} ...  # the backbone, to train on
 def model_card(trained: "TrainedRun", metadata: Mapping[str, str], path: Path, checked: str) -> str:
     """The card in Markdown; ``path`` is the exported file, ``checked`` how far its probabilities are from the run's."""
     labels = json.loads(metadata["label_names"])
+    signal = trained.signal
+    points = signal.num_time_points if split_steps(signal.batch_chain)[0] else signal.window_points
     use = _ONNX if path.suffix.lower() == ".onnx" else _SAFETENSORS
     parts = [
         f"# {path.name}",
@@ -47,7 +50,7 @@ def model_card(trained: "TrainedRun", metadata: Mapping[str, str], path: Path, c
         ),
         "## What it takes",
         _bullets({name: f"`{metadata[name]}`" for name in _TAKEN if name in metadata}),
-        use.format(file=path.name, leads=len(trained.signal.leads), points=trained.signal.window_points),
+        use.format(file=path.name, leads=len(signal.leads), points=points),
         "## Where it was trained and how it was judged",
         _bullets(_training(trained)),
         "## The backbone",
@@ -63,6 +66,7 @@ _TAKEN = (
         "window_rate_hz",
         "window_points",
         "windows",
+        "steps_on_window",
         "steps_in_network",
         "label_names",
         "thresholds",
