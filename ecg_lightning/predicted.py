@@ -131,8 +131,15 @@ class Outputs:
 
     def write(self, trained: "TrainedRun", reading: "Reading", predicted: Predicted) -> None:
         """Writes predictions and failures; what a former call left of either, and this one has not, goes."""
-        for path in (self.path, self.origin, self.failed):
-            path.unlink(missing_ok=True)
+        is_csv = self.path.suffix.lower() == ".csv"
+        written = {self.path: bool(predicted.rows), self.origin: bool(predicted.rows) and is_csv}
+        written[self.failed] = bool(predicted.problems)
+        self._write_files(trained, reading, predicted)
+        for path, is_new in written.items():
+            if not is_new:
+                path.unlink(missing_ok=True)
+
+    def _write_files(self, trained: "TrainedRun", reading: "Reading", predicted: Predicted) -> None:
         ends = (trained.checkpoint_sha256, NO_DEVICE)
         if predicted.failed:
             write_csv(

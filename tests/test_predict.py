@@ -21,7 +21,7 @@ from ecg_lightning.data.reading import ReadRecord
 from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.predict import in_order
-from ecg_lightning.predicted import Predicted
+from ecg_lightning.predicted import Outputs, Predicted
 from ecg_lightning.runs import NO_DEVICE, file_sha256
 
 pytestmark = of_lightning_cli
@@ -282,6 +282,13 @@ def test_files_are_replaced_only_when_asked_and_old_failures_go(ptbxl, plain_run
     assert main([*again, "--overwrite"]) == 0
     assert output.read_bytes() != before
     assert not (tmp_path / "p.csv.failed.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["record", "checkpoint_sha256", "note"])
+def test_a_label_called_as_a_column_of_the_csv_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match=rf"labels called as columns of the csv, {name}: --output p\.npz"):
+        Outputs(tmp_path / "p.csv", None, False).check([], ("AFIB", name))
+    Outputs(tmp_path / "p.npz", None, False).check([], ("AFIB", name))
 
 
 def test_each_ecg_is_drawn_under_its_name(ptbxl, plain_run, tmp_path):
