@@ -46,6 +46,9 @@ class RecordStep(Step):
 class BatchStep(Step):
     """A step on a batch of windows behind the crop, on any device; it takes NumPy arrays and tensors alike."""
 
+    exportable: ClassVar[bool] = True
+    """Whether ONNX has what it computes with; otherwise whoever runs an exported network does the step before it."""
+
     def __call__(self, ecg: Signal) -> Signal:
         """``ecg`` (..., lead, time) -> the same shape, or fewer time points where the rate falls."""
         raise NotImplementedError
@@ -280,6 +283,7 @@ class DecimateAcrossLeads(BatchStep):
     """
 
     name: ClassVar[str] = "decimate_across_leads"
+    exportable: ClassVar[bool] = False  # an FFT of complex numbers
     factor: int
 
     def output_rate(self, sampling_rate: float) -> float:

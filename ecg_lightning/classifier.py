@@ -95,6 +95,12 @@ class ECGClassifier(LightningModule):
         logits: Tensor = self.head(self.dropout(features))
         return logits
 
+    def record_probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (batch, label) from ``logits`` (batch, window, label), joined as the backbone's spec says."""
+        probabilities = logits.sigmoid()
+        maximum = self.backbone.signal.windows.aggregate == "max"
+        return probabilities.amax(dim=1) if maximum else probabilities.mean(dim=1)
+
     def record_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy per record (batch,), the mean over windows and known labels.
 
@@ -150,11 +156,8 @@ class ECGClassifier(LightningModule):
 
     def _collect(self, metric: SplitScores, batch: Batch) -> None:
         logits = self.window_logits(batch).float()
-        probabilities = logits.sigmoid()
-        maximum = self.backbone.signal.windows.aggregate == "max"
-        joined = probabilities.amax(dim=1) if maximum else probabilities.mean(dim=1)
         losses = self.record_losses(logits, batch["labels"])
-        metric.update(batch["index"], joined, batch["labels"], losses)
+        metric.update(batch["index"], self.record_probabilities(logits), batch["labels"], losses)
 
     def _log_scores(self, split: str, metric: SplitScores) -> None:
         scores = metric.scores()

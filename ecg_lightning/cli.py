@@ -36,6 +36,11 @@ COMMANDS = {
     "fit": Command("ecg_lightning.training", "fit", "post-train a backbone: linear probe, then fine-tuning"),
     "validate": Command("ecg_lightning.training", "validate", "judge a run on its validation folds"),
     "test": Command("ecg_lightning.training", "test", "judge a run on its test folds"),
+    "predict": Command("ecg_lightning.predict", "predict", "a run's probabilities for your own ECGs"),
+    "embed": Command("ecg_lightning.embed", "embed", "a backbone's features of the records of a store"),
+    "export": Command(
+        "ecg_lightning.export.command", "export", "a run as one ONNX or safetensors file, checked against it"
+    ),
     "evaluate": Command(
         "ecg_lightning.evaluate.command",
         "evaluate",

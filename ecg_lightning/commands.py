@@ -95,9 +95,9 @@ def prepare(
     said_nothing = sampling_rate is None and leads is None and unit == "mV"
     options = SourceOptions(
         kind=kind,
-        layout=None if said_nothing else Layout(sampling_rate=sampling_rate, leads=_listed(leads), unit=unit),
+        layout=None if said_nothing else Layout(sampling_rate=sampling_rate, leads=listed(leads), unit=unit),
         seconds=seconds,
-        labels=_listed(labels),
+        labels=listed(labels),
         task=task,
         folds=folds,
         fold=fold,
@@ -126,7 +126,7 @@ def prepare(
     print(f"{report.path}: {report.num_records} records; look into it with: ecg-lightning inspect {report.path}")
 
 
-def _listed(names: str | None) -> tuple[str, ...] | None:
+def listed(names: str | None) -> tuple[str, ...] | None:
     """Names divided by commas."""
     return None if names is None else tuple(name.strip() for name in names.split(",") if name.strip())
 

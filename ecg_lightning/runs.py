@@ -181,10 +181,27 @@ class RunFolder:
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
             return None
 
+    @property
+    def record_seconds(self) -> float | None:
+        """Length of the records that the run was trained on."""
+        try:
+            return float(json.loads(self.environment.read_text())["record_seconds"])
+        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+            return None
+
     def write_environment(
-        self, stores: list[str], store_sha256: str, *, weights: str | None = None, weights_sha256: str | None = None
+        self,
+        stores: list[str],
+        store_sha256: str,
+        *,
+        record_seconds: float | None = None,
+        weights: str | None = None,
+        weights_sha256: str | None = None,
     ) -> None:
-        """Versions, machine, command, stores and weights, for whoever asks later how this came about."""
+        """Versions, machine, command, stores, their records' length and weights, for whoever asks how this came about.
+
+        What is given by name is written under its name.
+        """
         import torch
 
         packages = ("torch", "lightning", "torchmetrics", "numpy", "scipy", "h5py", "wfdb", "jsonargparse")
@@ -200,6 +217,7 @@ class RunFolder:
                 "threads": torch.get_num_threads(),
                 "store": stores[0] if len(stores) == 1 else stores,
                 "store_sha256": store_sha256,
+                "record_seconds": record_seconds,
                 "weights": weights,
                 "weights_sha256": weights_sha256,
                 "note": NO_DEVICE,

@@ -109,7 +109,8 @@ def _write_config(cli: RunCLI) -> None:
     stores, model = cli.datamodule.stores, cli.config.model
     weights = {"weights": model.weights, "weights_sha256": model.weights_sha256}
     paths = [str(Path(path).resolve()) for path in stores.paths]
-    cli.run_folder.write_environment(paths, stores.sha256, **weights)
+    seconds = stores.stored.num_time_points / stores.stored.sampling_rate
+    cli.run_folder.write_environment(paths, stores.sha256, record_seconds=seconds, **weights)
     for logger in cli.trainer.loggers:
         logger.log_hyperparams(json.loads(cli.run_config("json")))
 

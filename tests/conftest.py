@@ -10,6 +10,7 @@ import pytest
 import torch
 from made_up_ptbxl import write_ptbxl
 from tiny import fresh_screen, tiny_store  # noqa: F401
+from trained_runs import filtered_run, plain_run, ptbxl  # noqa: F401
 
 # Two spinning thread pools on few cores make everything ten times slower.
 torch.set_num_threads(1)

@@ -59,6 +59,11 @@ class Backbone(nn.Module, ABC):
     def layer_of(self, name: str) -> int:
         """Layer of the parameter ``name``: 0 (stem) .. ``num_layers``; each parameter lies in exactly one."""
 
+    @classmethod
+    def flag_name(cls) -> str:
+        """What `--backbone` calls it: the registered name, or the class path."""
+        return cls.registered_name or f"{cls.__module__}.{cls.__qualname__}"
+
     def own_name(self, published: str) -> str | None:
         """What a tensor of the published checkpoint is called here; None: the backbone has no place for it.
 

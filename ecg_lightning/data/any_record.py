@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.data.formats import Layout, conform, read_recording, warnings_of
+from ecg_lightning.data.formats import Layout, Recording, conform, read_recording, warnings_of
 from ecg_lightning.data.record import whole_units
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import StoredSignal
@@ -30,16 +30,30 @@ class Conformed(NamedTuple):
     doubts: list[str]
 
 
-def conformed(path: Path, layout: Layout, stored: StoredSignal, record_points: int) -> Conformed:
+def conformed(
+    path: Path, layout: Layout, stored: StoredSignal, record_points: int, least: int | None = None
+) -> Conformed:
     """Reads the file at ``path`` and makes it ``record_points`` of ``stored``'s leads at its record rate.
+
+    A record from ``least`` time points on keeps its length where that is given.
 
     Raises:
         InputError: naming the file, for all that is wrong with it, and for records that cannot be made to fit.
     """
-    recording = read_recording(path, layout)
+    return fitted(path, read_recording(path, layout), stored, record_points, least)
+
+
+def fitted(
+    name: str | Path, recording: Recording, stored: StoredSignal, record_points: int, least: int | None = None
+) -> Conformed:
+    """What `conformed` makes of a recording that is read already, and that messages call ``name``.
+
+    Raises:
+        InputError: for records that cannot be made to fit.
+    """
     try:
-        ecg, notes = conform(recording, stored.leads, stored.record_rate, record_points)
+        ecg, notes = conform(recording, stored.leads, stored.record_rate, least or record_points, record_points)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{name}: {error}") from None
     length = recording.ecg.shape[1]
     return Conformed(whole_units(ecg), recording.sampling_rate, length, notes, warnings_of(recording))

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import time
 import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -15,17 +14,12 @@ from numpy.typing import NDArray
 
 from ecg_lightning.chains import run_record_chain
 from ecg_lightning.data.record import MILLIVOLTS_PER_UNIT, flat_leads, read_record
-from ecg_lightning.data.workers import in_processes, usable_cores
+from ecg_lightning.data.workers import over_chunks
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import StoredSignal
 
 if TYPE_CHECKING:
     from ecg_lightning.data.formats import Layout
-
-CHUNK = 16
-"""Records per job."""
-POOL_PAYS_SECONDS = 2.0
-"""Work, on one core, from which on worker processes are started unasked: they take half a second to come up."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +79,7 @@ def convert_all(target: Target, jobs: Sequence[Job], workers: int | None) -> Out
         InputError: when a worker process died.
         OSError: when the store cannot be written.
     """
-    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
-    if workers is None and chunks:
-        started = time.perf_counter()
-        yield convert(target, chunks.pop(0))
-        pays = (time.perf_counter() - started) * len(chunks) > POOL_PAYS_SECONDS
-        workers = usable_cores() if pays else 1
-    if workers == 1:
-        yield from (convert(target, chunk) for chunk in chunks)
-    elif chunks:
-        yield from in_processes(partial(convert, target), chunks, min(workers or 1, len(chunks)))
+    yield from over_chunks(partial(convert, target), jobs, workers)
 
 
 def convert(target: Target, jobs: Sequence[Job]) -> list[Outcome]:
@@ -128,12 +113,11 @@ def _signal(target: Target, job: Job) -> tuple[NDArray[Any], list[str], Told | N
     else:
         from ecg_lightning.data.any_record import conformed  # PTB-XL's workers do without the formats
 
-        ecg, sampling_rate, length, notes, doubts = conformed(path, target.layout, stored, target.record_points)
-        told = Told(sampling_rate, length, notes, doubts)
+        found = conformed(path, target.layout, stored, target.record_points)
+        ecg, told = found.ecg, Told(*found[1:])
     flat = flat_leads(ecg, stored.leads)
     if target.dtype == "<f4":
-        scale = 1.0 if ecg.dtype == np.float64 else round(1 / MILLIVOLTS_PER_UNIT)
-        ecg = run_record_chain(stored.chain, np.asarray(ecg / scale, np.float64), stored.record_rate)
+        ecg = through_chain(ecg, stored)
     elif ecg.dtype != np.int16:
         raise TooFineError(
             f"{path}: its values are not whole multiples of {MILLIVOLTS_PER_UNIT} mV within int16, an unfiltered store "
@@ -141,6 +125,13 @@ def _signal(target: Target, job: Job) -> tuple[NDArray[Any], list[str], Told | N
             "--on_error skip"
         )
     return ecg.astype(target.dtype), flat, told
+
+
+def through_chain(ecg: NDArray[np.int16] | NDArray[np.float64], stored: StoredSignal) -> NDArray[np.float32]:
+    """``ecg`` (lead, time) as `read_record` gives it -> mV behind the steps before the crop, as a store holds it."""
+    scale = 1.0 if ecg.dtype == np.float64 else round(1 / MILLIVOLTS_PER_UNIT)
+    millivolts = np.asarray(ecg / scale, np.float64)
+    return run_record_chain(stored.chain, millivolts, stored.record_rate).astype(np.float32)
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:

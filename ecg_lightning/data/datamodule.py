@@ -110,20 +110,13 @@ class PTBXLDataModule(LightningDataModule):
         if self.signal is None:
             assert self.trainer is not None
             backbone: Any = self.trainer.lightning_module.backbone
-            kind = type(backbone)
-            self.use_signal(backbone.signal, backbone.registered_name or f"{kind.__module__}.{kind.__qualname__}")
+            self.use_signal(backbone.signal, backbone.flag_name())
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             self._say(split)
 
     def use_signal(self, signal: SignalSpec, backbone: str = "NAME") -> "PTBXLDataModule":
         """Sets what the network called ``backbone`` takes; to be called by hand where there is no trainer."""
-        misfits = self.stores.misfits(signal)
-        if misfits:
-            raise InputError(
-                f"{self.stores.name} does not fit {backbone}: {'; '.join(misfits)}. Make the right one: "
-                f"ecg-lightning prepare --source PTBXL_DIR --output STORE --backbone {backbone}"
-                " (with --sizes, where its signal is not that of its defaults)"
-            )
+        self.stores.check_fits(signal, backbone)
         self.signal = signal
         self._datasets = {
             training: ECGDataset(self.task_labels, signal, training=training, seed=self.seed)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ecg_lightning.data.batch_memory import BatchMemory
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.sampler import Request
-from ecg_lightning.data.splits import TaskLabels
+from ecg_lightning.data.splits import NoLabels, TaskLabels
 from ecg_lightning.data.store_set import Rows
 from ecg_lightning.signals import SignalSpec
 
@@ -25,13 +25,13 @@ class ECGDataset(Dataset[Batch]):
     """Windows of the stores' records as they are stored (int16 or float32), fetched a batch at a time.
 
     Args:
-        labels: of the task, for every record of its stores.
+        labels: of the task, for every record of its stores; or none.
         signal: what the backbone takes.
         training: cut one random window, keyed by (seed, epoch, record); else those of evaluation.
         seed: of the random windows.
     """
 
-    def __init__(self, labels: TaskLabels, signal: SignalSpec, *, training: bool, seed: int) -> None:
+    def __init__(self, labels: TaskLabels | NoLabels, signal: SignalSpec, *, training: bool, seed: int) -> None:
         self.labels, self.stores, self.signal = labels, labels.stores, signal
         self.training, self.seed = training, seed
         self.leave_signals_out = False

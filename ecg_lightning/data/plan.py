@@ -96,10 +96,10 @@ def make_plan(path: Path, signal: SignalSpec, command: str, options: SourceOptio
     }
     if source.layout is None:
         record_points = _usual_length(source.root, source.paths) or round(10 * signal.record_rate)
-        stored = _stored(signal, record_points)
+        stored = signal_to_store(signal, record_points)
         return Plan(source, stored, record_points, "<f4" if stored.chain else "<i2", facts)
-    record_points = _asked_length(signal, options.seconds)
-    stored = _stored(signal, record_points)
+    record_points = asked_length(signal, options.seconds)
+    stored = signal_to_store(signal, record_points)
     facts["notes"] = "; ".join(source.notes)
     facts["conforming"] = (
         "leads by name, III, aVR, aVL and aVF from I and II where absent; other rates resampled to "
@@ -109,8 +109,12 @@ def make_plan(path: Path, signal: SignalSpec, command: str, options: SourceOptio
     return plan if not stored.chain and _first_is_whole(plan) else replace(plan, dtype="<f4")
 
 
-def _asked_length(signal: SignalSpec, seconds: float | None) -> int:
-    """Time points of a record before the chain: ``seconds`` long, by default as long as the backbone needs."""
+def asked_length(signal: SignalSpec, seconds: float | None) -> int:
+    """Time points of a record before the chain: ``seconds`` long, by default as long as the backbone needs.
+
+    Raises:
+        UsageError: for less than the backbone needs.
+    """
     needed = signal.num_time_points / signal.sampling_rate
     length = math.ceil(round((needed if seconds is None else seconds) * signal.record_rate, 6))
     if seconds is not None and seconds < needed:
@@ -140,7 +144,12 @@ def _usual_length(source: Path, paths: Sequence[str]) -> int | None:
     return lengths.most_common(1)[0][0] if lengths else None
 
 
-def _stored(signal: SignalSpec, record_points: int) -> StoredSignal:
+def signal_to_store(signal: SignalSpec, record_points: int) -> StoredSignal:
+    """What is left of records of ``record_points`` behind the steps of ``signal`` before its crop.
+
+    Raises:
+        InputError: for records that are too short for the chain or the backbone.
+    """
     silence = np.zeros((1, record_points))
     try:
         length = run_record_chain(signal.stored_chain, silence, signal.record_rate).shape[-1]

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ecg_lightning.data.journal import Finished, Journal
 from ecg_lightning.data.plan import Plan, make_plan
 from ecg_lightning.data.sources import SourceOptions
 from ecg_lightning.data.store_writing import create_store, finish_store
+from ecg_lightning.data.telling import counted, print_table
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.signals import SignalSpec
 
@@ -237,19 +237,13 @@ def _report(
         skipped=tuple((ecg_ids[row], problems[row].split(": ", 1)[1]) for row in sorted(problems)),
         flat_leads=tuple((ecg_ids[one.row], ", ".join(one.flat)) for one in finished if one.flat),
         started_over=started_over,
-        notes=(*plan.source.notes, *_done(finished)),
+        notes=(*plan.source.notes, *counted(note for one in finished if one.told for note in one.told.notes)),
         doubts=tuple(
             (ecg_ids[one.row], f"{plan.paths[one.row]}: {'; '.join(one.told.doubts)}")
             for one in finished
             if one.told and one.told.doubts
         ),
     )
-
-
-def _done(finished: Iterable[Finished]) -> list[str]:
-    """What was done to records, and to how many."""
-    counts = Counter(note for one in finished if one.told for note in one.told.notes)
-    return [f"{note}: {number} record{'s' if number > 1 else ''}" for note, number in counts.most_common()]
 
 
 def _complete(plan: Plan, journal: Journal, problems: Mapping[int, str]) -> None:
@@ -281,7 +275,6 @@ def _without_skipped(plan: Plan, journal: Journal, rows: Sequence[int]) -> Path:
 
 def _print(report: PrepareReport) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(markup=False, highlight=False)
     if report.started_over:
@@ -290,15 +283,8 @@ def _print(report: PrepareReport) -> None:
         console.print(f"- {note}")
     doubted = {ecg_id for ecg_id, _ in report.doubts}  # a flat lead is among the doubts
     flat = [(ecg_id, leads) for ecg_id, leads in report.flat_leads if ecg_id not in doubted]
-    for title, column, rows in (
-        ("Skipped records", "why", report.skipped),
-        ("Flat leads (kept)", "leads", flat),
-        ("Doubtful records (kept)", "what to check", report.doubts),
-    ):
-        if rows:
-            table = Table("ecg_id", column, title=f"{title}: {len(rows)}")
-            for ecg_id, text in rows:
-                table.add_row(str(ecg_id), text)
-            console.print(table)
+    print_table(console, "Skipped records", ("ecg_id", "why"), report.skipped)
+    print_table(console, "Flat leads (kept)", ("ecg_id", "leads"), flat)
+    print_table(console, "Doubtful records (kept)", ("ecg_id", "what to check"), report.doubts)
     resumed = f", {report.num_resumed} of them from a run that was stopped" if report.num_resumed else ""
     console.print(f"{report.path}: {report.num_records} records{resumed}")

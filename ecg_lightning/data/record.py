@@ -181,7 +181,7 @@ def _check_values(
         names = ", ".join(lead for lead, gap in zip(leads, missing, strict=True) if gap)
         raise InputError(
             f"{path}: missing time points (NaN) in lead {names}, a network cannot take them: fill them, or leave the "
-            "record out with --on_error skip"
+            "record out"
         )
     sums = digital.sum(axis=0, dtype=np.int64).tolist()
     pairs = zip(leads, sums, expected, strict=True)

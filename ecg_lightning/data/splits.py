@@ -82,6 +82,17 @@ class TaskLabels:
         return {**self.__dict__, "_blocks": OrderedDict()}  # a worker derives what it needs
 
 
+class NoLabels:
+    """In the place of a task's labels, where nobody asks for any: a store may have no task."""
+
+    def __init__(self, stores: StoreSet) -> None:
+        self.stores = stores
+
+    def of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """ecg_id (record,) and labels (record, 0)."""
+        return self.stores.take("ecg_id", rows).astype(np.int64), np.zeros((len(rows), 0), np.uint8)
+
+
 def _refuse_other_labels(stores: StoreSet, task: str, names: Sequence[str]) -> None:
     for store in stores.stores[1:]:
         theirs = class_names(store.statements, task)

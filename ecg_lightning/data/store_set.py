@@ -120,9 +120,19 @@ class StoreSet:
         ids = self.stores[block.store].column("patient_id", block.start, block.stop).astype(np.int64)
         return ids + (self.source_of_store[block.store] << 40)
 
-    def misfits(self, signal: SignalSpec) -> list[str]:
-        """Why the stores cannot feed a backbone, each reason once; empty when they can."""
-        return [*dict.fromkeys(reason for one in self.stores for reason in signal.misfits(one.stored))]
+    def check_fits(self, signal: SignalSpec, backbone: str) -> None:
+        """Refuses stores that cannot feed the network called ``backbone``, which takes ``signal``.
+
+        Raises:
+            InputError: with each reason once, and the `prepare` command that makes the right store.
+        """
+        misfits = [*dict.fromkeys(reason for one in self.stores for reason in signal.misfits(one.stored))]
+        if misfits:
+            raise InputError(
+                f"{self.name} does not fit {backbone}: {'; '.join(misfits)}. Make the right one: "
+                f"ecg-lightning prepare --source PTBXL_DIR --output STORE --backbone {backbone}"
+                " (with --sizes, where its signal is not that of its defaults)"
+            )
 
 
 def _files(entry: str) -> list[Path]:

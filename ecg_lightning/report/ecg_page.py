@@ -1,7 +1,8 @@
 """Pages with one ECG each, at true scale: 1 s measures 25 mm and 1 mV 10 mm when printed at 100 %."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,18 +50,41 @@ def plot_records(
     _check_paths(paths, len(rows), overwrite)
     if len(paths) == len(rows):
         for path, row in zip(paths, rows, strict=True):
-            _save([ecg_page(store, row, sheet=path.suffix.lower() == ".pdf")], path)
+            save_pages([ecg_page(store, row, sheet=path.suffix.lower() == ".pdf")], path)
     else:
-        _save([ecg_page(store, row, sheet=True) for row in rows], paths[0])
+        save_pages([ecg_page(store, row, sheet=True) for row in rows], paths[0])
     return paths
 
 
 def ecg_page(store: Store, row: int, *, sheet: bool = False) -> Figure:
     """One record with its head, in inches of true scale; with ``sheet`` in the middle of an A4 page where it fits."""
-    ecg, rate, leads = millivolts(store, row), store.stored.sampling_rate, store.stored.leads
+    stored = store.stored
+    head, foot = partial(_head, store, row), f"{store.path.name} · {NO_DEVICE}"
+    return signal_page(millivolts(store, row), stored.sampling_rate, stored.leads, head, foot, sheet=sheet)
+
+
+def signal_page(
+    ecg: NDArray[np.float64],
+    rate: float,
+    leads: Sequence[str],
+    head_of_width: Callable[[int], list[tuple[str, str]]],
+    foot: str,
+    *,
+    sheet: bool = False,
+) -> Figure:
+    """Any ECG (lead, time), in mV at ``rate`` Hz, as `ecg_page` draws it.
+
+    Args:
+        ecg: the signal.
+        rate: Hz.
+        leads: the names of its leads.
+        head_of_width: number of characters in a line -> the lines above the paper, each with its colour.
+        foot: the line below it.
+        sheet: in the middle of an A4 page where it fits.
+    """
     paper = plan_paper(ecg, rate, leads)
     drawn = max(paper.width, _LEAST_WIDTH_MM)
-    head = _head(store, row, int(drawn / _CHARACTER_MM))
+    head = head_of_width(int(drawn / _CHARACTER_MM))
     width = drawn + 2 * _EDGE_MM
     height = paper.height + (len(head) + 1) * _LINE_MM + 2 * _EDGE_MM
     page = _A4_MM if sheet and width <= _A4_MM[0] and height <= _A4_MM[1] else (width, height)
@@ -71,7 +95,7 @@ def ecg_page(store: Store, row: int, *, sheet: bool = False) -> Figure:
         (left / page[0], bottom / page[1], paper.width / page[0], paper.height / page[1]),
     )
     draw_paper(axes, paper, ecg, rate, leads)
-    _write_texts(figure, page, (left, bottom), paper, head, f"{store.path.name} · {NO_DEVICE}")
+    _write_texts(figure, page, (left, bottom), paper, head, foot)
     return figure
 
 
@@ -84,17 +108,18 @@ def _head(store: Store, row: int, num_characters: int) -> list[tuple[str, str]]:
     """Lines over the paper, each with its colour."""
     chain = chain_in_words(store)
     statements = " · ".join(record_statements(store, row)) or "no statements"
-    lines = [(record_title(store, row), "black"), *_wrapped(statements, num_characters, "black")]
+    lines = [(record_title(store, row), "black"), *wrapped(statements, num_characters, "black")]
     signal = f"{signal_in_words(store)}, {'filtered' if chain else 'unfiltered copy of the source'}, 25 mm/s, 10 mm/mV"
-    lines += _wrapped(signal, num_characters, "black")
+    lines += wrapped(signal, num_characters, "black")
     if chain:
-        lines += _wrapped(f"FILTERED SIGNAL, not as recorded: {chain}", num_characters, "#B00020")
+        lines += wrapped(f"FILTERED SIGNAL, not as recorded: {chain}", num_characters, "#B00020")
     if notes := record_notes(store, row):
-        lines += _wrapped(f"noted by PTB-XL: {'; '.join(notes)}", num_characters, "#444444")
+        lines += wrapped(f"noted by PTB-XL: {'; '.join(notes)}", num_characters, "#444444")
     return lines
 
 
-def _wrapped(text: str, num_characters: int, colour: str) -> list[tuple[str, str]]:
+def wrapped(text: str, num_characters: int, colour: str) -> list[tuple[str, str]]:
+    """``text`` as lines of a head, each with its colour."""
     return [(line, colour) for line in textwrap.wrap(text, num_characters)]
 
 
@@ -118,8 +143,12 @@ def _write_texts(
 
 
 def _file_name(store: Store, row: int) -> str:
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in record_name(store, row))
-    return f"ecg_{name}.png"
+    return f"ecg_{file_name(record_name(store, row))}.png"
+
+
+def file_name(record: str) -> str:
+    """A record's name as part of a file's."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in record)
 
 
 def _check_paths(paths: Sequence[Path], num_records: int, overwrite: bool) -> None:
@@ -144,7 +173,8 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
         raise InputError(f"{', '.join(there)}: there already; name another file, or replace it with --overwrite")
 
 
-def _save(figures: Sequence[Figure], path: Path) -> None:
+def save_pages(figures: Sequence[Figure], path: Path) -> None:
+    """Writes one figure as PNG or SVG, or each as a page of a PDF."""
     from matplotlib.backends.backend_pdf import PdfPages
 
     kind = path.suffix.lower().removeprefix(".")

@@ -376,5 +376,5 @@ def test_a_worker_that_dies_is_told_with_the_way_on(tiny_ptbxl, output, tmp_path
     _, errors = process.communicate()
     assert process.returncode == 1
     assert "a worker process died" in errors
-    assert "run the same command again, it goes on from here" in errors
+    assert "`prepare` and `synthesize` go on from here" in errors
     assert left_over(output) == ["store.h5.partial", "store.h5.partial.journal"]

@@ -139,7 +139,7 @@ def test_missing_time_points_are_told_with_their_leads(tmp_path):
     gap = DIGITAL.copy()
     gap[10, 4] = -32768
     write_record(tmp_path / "gap", gap, 100)
-    with pytest.raises(InputError, match=r"gap: missing time points \(NaN\) in lead AVL, .*--on_error skip"):
+    with pytest.raises(InputError, match=r"gap: missing time points \(NaN\) in lead AVL, .*leave the record out"):
         read(tmp_path / "gap")
 
 

@@ -18,17 +18,22 @@ FROM_LIMB_LEADS: Mapping[str, tuple[float, float]] = {
 }
 """Parts of lead I and of lead II in the leads that the two determine: III = II - I (Einthoven), and Goldberger's."""
 
-_LEAVE_OUT = "take a longer record, or leave this one out (--on_error skip)"
+_LEAVE_OUT = "take a longer record, or leave this one out"
 
 
 def conform(
-    recording: Recording, leads: Sequence[str], sampling_rate: float, num_time_points: int | None
+    recording: Recording,
+    leads: Sequence[str],
+    sampling_rate: float,
+    num_time_points: int | None,
+    longest: int | None = None,
 ) -> tuple[NDArray[np.float64], list[str]]:
     """``recording`` as (lead, time) in mV: ``leads`` in this order, at ``sampling_rate`` Hz, ``num_time_points`` long.
 
     Leads are matched by name, aliases and case aside. III, aVR, aVL and aVF are derived from I and II where the file
     lacks them. Another rate is reached by an anti-aliased polyphase filter, and a longer record is cut to its first
-    time points; without ``num_time_points`` it keeps its length.
+    time points; without ``num_time_points`` it keeps its length. With ``longest`` it may have any number of time points
+    from ``num_time_points`` to that.
 
     Returns:
         The ECG, and one note per thing that was done to it besides picking leads.
@@ -49,9 +54,10 @@ def conform(
     if ratio != 1:
         ecg = _resample(ecg, ratio)
         notes.append(_words(recording.sampling_rate, sampling_rate))
-    if num_time_points is not None and ecg.shape[1] > num_time_points:
-        notes.append(f"cut to its first {num_time_points} of {ecg.shape[1]} time points")
-        ecg = ecg[:, :num_time_points]
+    longest = num_time_points if longest is None else longest
+    if longest is not None and ecg.shape[1] > longest:
+        notes.append(f"cut to its first {longest} of {ecg.shape[1]} time points")
+        ecg = ecg[:, :longest]
     return np.ascontiguousarray(ecg), notes
 
 
@@ -72,8 +78,8 @@ def _pick(recording: Recording, leads: Sequence[str], notes: list[str]) -> NDArr
     if missing:
         raise ValueError(
             f"leads missing: {', '.join(missing)} (found {', '.join(recording.leads)}; III, aVR, aVL and aVF are "
-            "derived from I and II): name the leads so in the file, with --leads where it names none, or choose a "
-            "--backbone for the leads there are"
+            "derived from I and II): name the leads so in the file, with --leads where it names none, or take a "
+            "backbone for the leads there are"
         )
     if derived:
         names = [lead for lead, name in zip(leads, wanted, strict=True) if name in derived]

@@ -60,7 +60,7 @@ class Layout:
 
 
 def make_recording(
-    path: Path, values: NDArray[np.float64], sampling_rate: float, leads: Sequence[str], facts: Mapping[str, str]
+    path: str | Path, values: NDArray[np.float64], sampling_rate: float, leads: Sequence[str], facts: Mapping[str, str]
 ) -> Recording:
     """A recording of ``values`` (lead, time) in mV that has time points, and none of them missing.
 

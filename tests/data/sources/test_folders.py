@@ -173,7 +173,7 @@ def test_seconds_keep_longer_records_and_shorter_than_needed_is_refused(arrays, 
     with pytest.raises(UsageError, match=r"--seconds is 7, the backbone takes 8 s: leave it out, or make it longer"):
         run(7)
     with pytest.raises(
-        InputError, match=r"00\.npy: it lasts 11 s \(2750 .*, the network takes 11\.5 s .*--on_error skip"
+        InputError, match=r"00\.npy: it lasts 11 s \(2750 .*, the network takes 11\.5 s .*leave this one out"
     ):
         run(11.5)
     assert run(10.5) == 2625
