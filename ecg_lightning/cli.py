@@ -1,15 +1,15 @@
 """The command line: a command is the name of a function; no logic of its own."""
 
 import importlib
-import inspect
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args, get_origin
+from typing import NamedTuple
 
 import ecg_lightning
+from ecg_lightning.cli_flags import bare_flags, bare_value, divided, joined_lists, list_flags
 from ecg_lightning.errors import InputError, UsageError
 
 
@@ -118,14 +118,14 @@ def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[
     """A function whose signature is its flags, one of which may be left out (`Command.bare`)."""
     from jsonargparse import ArgumentError, auto_cli
 
-    arguments, rest = _divided(function, arguments) if COMMANDS[name].rest else (arguments, [])
-    parsed, lists, bare = _bare_flags(function, arguments), _list_flags(function), f"--{COMMANDS[name].bare}"
-    if bare != "--" and (place := _bare_value(parsed, bare, lists)) is not None:
+    arguments, rest = divided(function, arguments) if COMMANDS[name].rest else (arguments, [])
+    parsed, lists, bare = bare_flags(function, arguments), list_flags(function), f"--{COMMANDS[name].bare}"
+    if bare != "--" and (place := bare_value(parsed, bare, lists)) is not None:
         parsed.insert(place, bare)
     try:
         return auto_cli(
             function,
-            args=_joined_lists(parsed, lists) + ([f"--{COMMANDS[name].rest}", json.dumps(rest)] if rest else []),
+            args=joined_lists(parsed, lists) + ([f"--{COMMANDS[name].rest}", json.dumps(rest)] if rest else []),
             prog=f"ecg-lightning {name}",
             as_positional=False,
             allow_abbrev=False,
@@ -133,75 +133,6 @@ def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[
         )
     except ArgumentError as error:
         raise UsageError(f"{error}\n(`ecg-lightning {name} --help` lists what it takes)") from None
-
-
-def _divided(function: Callable[..., object], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The function's own arguments, and the flags with their values that it does not name (`Command.rest`)."""
-    names = {"-h", "--help", *(f"--{name}" for name in inspect.signature(function).parameters)}
-    own: list[str] = []
-    rest: list[str] = []
-    taken = False
-    for argument in arguments:
-        if argument.startswith("--") or argument in ("-h", "-c"):
-            into = own if argument.split("=")[0] in names else rest
-            into.append(argument)
-            taken = into is rest and "=" not in argument  # its value follows
-        else:
-            (rest if taken else own).append(argument)
-            taken = False
-    return own, rest
-
-
-def _bare_value(arguments: Sequence[str], bare: str, lists: set[str]) -> int | None:
-    """Where the flag ``bare`` was left out: at the first value without a flag; behind ``--plot 17 18``, at the last."""
-    flag, behind_list = "", None
-    if any(argument.split("=")[0] == bare for argument in arguments):
-        return None
-    for place, argument in enumerate(arguments):
-        before = arguments[place - 1] if place else ""
-        if argument.startswith("-"):
-            flag = argument
-        elif not before.startswith("--") or "=" in before:
-            if flag not in lists:
-                return place
-            behind_list = place
-    return behind_list
-
-
-def _bare_flags(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
-    """``--overwrite`` alone means ``--overwrite true``; so does ``--html``, which may have a value as well."""
-    kinds = inspect.get_annotations(function)
-    switches = {f"--{name}" for name, kind in kinds.items() if kind in (bool, "bool")}
-    optional = {f"--{name}" for name, kind in kinds.items() if bool in get_args(kind)}
-    parsed = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
-        bare = argument in switches and following.lower() not in ("true", "false")
-        bare |= argument in optional and following.startswith("-")
-        parsed += [argument, "true"] if bare else [argument]
-    return parsed
-
-
-def _list_flags(function: Callable[..., object]) -> set[str]:
-    kinds = inspect.get_annotations(function)
-    return {
-        f"--{name}" for name, kind in kinds.items() if any(get_origin(one) is list for one in (kind, *get_args(kind)))
-    }
-
-
-def _joined_lists(arguments: Sequence[str], lists: set[str]) -> list[str]:
-    """``--plot 17 18``, ``--plot 17,18`` and ``--plot=17`` mean ``--plot '["17", "18"]'``."""
-    joined: list[str] = []
-    values: list[str] | None = None
-    for argument in [*arguments, "--"]:
-        if values is not None and not argument.startswith("-"):
-            values += filter(None, argument.split(","))
-            continue
-        if values is not None:
-            joined.append(json.dumps(values))
-        name, _, value = argument.partition("=")
-        values = [*filter(None, value.split(","))] if name in lists else None
-        joined.append(argument if values is None else name)
-    return joined[:-1]
 
 
 def _calm_threads() -> None:
