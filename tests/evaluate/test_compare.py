@@ -74,6 +74,14 @@ def test_swapped_differences_equal_a_plain_swap_of_ranks_per_patient():
                 assert got[name][column, permutation] == pytest.approx(expected, abs=1e-9)
 
 
+def test_swapped_differences_of_several_pairs_are_the_mean_of_theirs_under_the_same_swaps():
+    first, second = [predicted(60, model=m) for m in (0, 1)], [predicted(60, model=m) for m in (2, 3)]
+    together = swap_differences(first, second, 20, seed=1)
+    alone = [swap_differences([a], [b], 20, seed=1) for a, b in zip(first, second, strict=True)]
+    for name in FIGURES:
+        np.testing.assert_allclose(together[name], np.mean([one[name] for one in alone], axis=0), rtol=0, atol=1e-12)
+
+
 def test_a_model_against_itself_differs_by_nothing_with_p_one():
     one = predicted(60)
     comparison = compared([one], [one])
