@@ -178,9 +178,137 @@ def hubert_ecg(state: State, ecg: Tensor, *, heads: int) -> Tensor:
     return wav2vec(state, ecg.flatten(1).unsqueeze(1), heads=heads, strides=(4, 2, 2, 2, 2))
 
 
+def multiresnet(state: State, ecg: Tensor) -> Tensor:
+    x = F.conv1d(ecg, state["stem.weight"], state["stem.bias"])
+    for index in range(6):
+        name = f"blocks.{index}"
+        y = F.gelu(multiresolution(state, f"{name}.layer", x))
+        y = F.glu(F.conv1d(y, state[f"{name}.mix.weight"], state[f"{name}.mix.bias"]), dim=1)
+        x = norm(state, f"{name}.norm", (x + y).transpose(1, 2), 1e-5).transpose(1, 2)
+    return x.mean(dim=2)
+
+
+def multiresolution(state: State, name: str, x: Tensor) -> Tensor:
+    """Two dilated convolutions a level."""
+    weights = state[f"{name}.weights"]
+    y = weights[:, -1:] * x
+    for level in range(10):
+        past = F.pad(x, (2**level, 0))
+        low, high = (F.conv1d(past, state[f"{name}.{part}"], dilation=2**level, groups=128) for part in ("low", "high"))
+        y, x = y + weights[:, 10 - level, None] * high, low
+    return y + weights[:, :1] * x
+
+
+def s4(state: State, ecg: Tensor) -> Tensor:
+    """As the published S4D layer: complex Vandermonde matrix, each direction convolved by its own FFTs."""
+    x = linear(state, "encoder", ecg.transpose(1, 2))
+    for index in range(4):
+        name = f"blocks.{index}"
+        u = x.transpose(1, 2)
+        ahead, behind = s4d_kernels(state, f"{name}.ssm", u.shape[2])
+        y = causal(u, ahead) + F.pad(causal(u.flip(2), behind).flip(2)[..., 1:], (0, 1))
+        y = F.gelu(y + u * state[f"{name}.ssm.D"].unsqueeze(-1)).transpose(1, 2)
+        x = norm(state, f"{name}.norm", x + F.glu(linear(state, f"{name}.mix", y)), 1e-5)
+    return x.mean(dim=1)
+
+
+def s4d_kernels(state: State, name: str, points: int) -> Tensor:
+    dt = state[f"{name}.log_dt"].exp().unsqueeze(-1)
+    poles = torch.complex(-state[f"{name}.log_A_real"].exp(), state[f"{name}.A_imag"])
+    weights = torch.view_as_complex(state[f"{name}.C"]) * ((dt * poles).exp() - 1) / poles
+    powers = ((dt * poles).unsqueeze(-1) * torch.arange(points)).exp()
+    return 2 * torch.einsum("kdn,dnt->kdt", weights, powers).real
+
+
+def causal(u: Tensor, kernel: Tensor) -> Tensor:
+    points = u.shape[2]
+    product = torch.fft.rfft(u, n=2 * points) * torch.fft.rfft(kernel, n=2 * points)
+    return torch.fft.irfft(product, n=2 * points)[..., :points]
+
+
+def batch_norm(state: State, name: str, x: Tensor) -> Tensor:
+    mean, var, weight, bias = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, mean, var, weight, bias)
+
+
+def conv_norm(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
+    weight = state[f"{name}.0.weight"]
+    return batch_norm(state, f"{name}.1", F.conv1d(x, weight, stride=stride, padding=weight.shape[2] // 2))
+
+
+def xresnet1d(state: State, ecg: Tensor) -> Tensor:
+    x = ecg
+    for layer in range(3):
+        x = F.relu(conv_norm(state, f"stem.{layer}", x, stride=1 if layer else 2))
+    x = F.max_pool1d(x, 3, stride=2, padding=1)
+    for stage, blocks in enumerate((3, 4, 23, 3)):
+        for place in range(blocks):
+            name, stride = f"stages.{stage}.{place}", 2 if stage and not place else 1
+            y = F.relu(conv_norm(state, f"{name}.convs.0", x))
+            y = F.relu(conv_norm(state, f"{name}.convs.1", y, stride))
+            y = conv_norm(state, f"{name}.convs.2", y)
+            x = F.avg_pool1d(x, 2, ceil_mode=True) if stride == 2 else x
+            x = F.relu(y + (conv_norm(state, f"{name}.projection", x) if stage == place == 0 else x))
+    return torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
+
+
+def inception1d(state: State, ecg: Tensor) -> Tensor:
+    x = ecg
+    for block in range(2):
+        before = x
+        for module in range(3):
+            name = f"blocks.{block}.inceptions.{module}"
+            narrow = F.conv1d(x, state[f"{name}.bottleneck.weight"])
+            weights = [state[f"{name}.convs.{path}.weight"] for path in range(3)]
+            paths = [F.conv1d(narrow, weight, padding=weight.shape[2] // 2) for weight in weights]
+            pooled = F.conv1d(F.max_pool1d(x, 3, stride=1, padding=1), state[f"{name}.pooled_conv.weight"])
+            x = F.relu(batch_norm(state, f"{name}.norm", torch.cat([*paths, pooled], dim=1)))
+        x = F.relu(x + conv_norm(state, f"blocks.{block}.projection", before))
+    return torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
+
+
+def chimera_head(state: State, name: str, x: Tensor) -> Tensor:
+    """Both directions over the leads, cell after cell; states (batch, state, channel)."""
+    d1, d2 = F.softplus(linear(state, f"{name}.to_steps", x)).unsqueeze(-2).chunk(2, dim=-1)
+    b1, b2, c1, c2 = linear(state, f"{name}.to_matrices", x).unsqueeze(-1).chunk(4, dim=-2)
+    rates, couplings = state[f"{name}.log_rates"].exp(), state[f"{name}.couplings"].tanh()
+    y, (leads, points) = state[f"{name}.skip"] * x, x.shape[1:3]
+    for lead_order in (range(leads), range(leads - 1, -1, -1)):
+        above1 = above2 = [torch.zeros(())] * points
+        for lead in lead_order:
+            past1 = past2 = torch.zeros(())
+            states1, states2 = [], []
+            for t in range(points):
+                at = slice(None), lead, t
+                keep1, keep2, value = torch.exp(-d1[at] * rates[0]), torch.exp(-d2[at] * rates[1]), x[at].unsqueeze(-2)
+                h1 = keep1 * past1 + (1 - keep1) * (couplings[0] * past2 + b1[at] * value)
+                h2 = keep2 * above2[t] + (1 - keep2) * (couplings[1] * above1[t] + b2[at] * value)
+                y[at] += (c1[at] * h1 + c2[at] * h2).sum(-2)
+                past1, past2 = h1, h2
+                states1.append(h1)
+                states2.append(h2)
+            above1, above2 = states1, states2
+    return y
+
+
+def chimera(state: State, ecg: Tensor) -> Tensor:
+    x = linear(state, "patch_embed", ecg.unflatten(2, (-1, 8))) + state["lead_embed"]
+    for index in range(4):
+        name = f"blocks.{index}"
+        z, gate = linear(state, f"{name}.to_branches", norm(state, f"{name}.norm", x, 1e-5)).chunk(2, dim=-1)
+        taps, points = state[f"{name}.conv.weight"][:, 0], z.shape[2]
+        padded = F.pad(z, (0, 0, taps.shape[1] - 1, 0))
+        shifted = sum(padded[:, :, k : k + points] * taps[:, k] for k in range(taps.shape[1]))
+        long_term, seasonal = F.silu(shifted + state[f"{name}.conv.bias"]).chunk(2, dim=-1)
+        y = [chimera_head(state, f"{name}.long_term", long_term), chimera_head(state, f"{name}.seasonal", seasonal)]
+        x = x + linear(state, f"{name}.out", torch.cat(y, dim=-1) * F.silu(gate))
+    return norm(state, "norm", x, 1e-5).flatten(1, 2).mean(dim=1)
+
+
 PLAIN: dict[str, Plain] = {
     "vit": lambda state, ecg: vit(state, ecg, depth=6),
     "mtecg_ti": lambda state, ecg: vit(state, ecg, depth=12),
+    "chimera": chimera,
     "ecgfounder": net1d,
     "ecgfounder_1lead": net1d,
     "st_mem_small": lambda state, ecg: st_mem(state, ecg, heads=6),
@@ -189,7 +317,11 @@ PLAIN: dict[str, Plain] = {
     "hubert_ecg_small": lambda state, ecg: hubert_ecg(state, ecg, heads=8),
     "hubert_ecg_base": lambda state, ecg: hubert_ecg(state, ecg, heads=12),
     "hubert_ecg_large": lambda state, ecg: hubert_ecg(state, ecg, heads=12),
+    "multiresnet": multiresnet,
+    "s4": s4,
     "ecg_fm_base": lambda state, ecg: wav2vec(state, ecg, heads=12, strides=(2, 2, 2, 2)),
+    "xresnet1d101": xresnet1d,
+    "inception1d": inception1d,
 }
 """One entry a network; write a new one from the weights alone, without the package's modules."""
 

@@ -21,6 +21,8 @@ class Command(NamedTuple):
     help: str
     bare: str = ""
     """The parameter whose value, or values, may be given without its flag."""
+    rest: str = ""
+    """The parameter, a list, that takes all flags which the function does not name."""
 
 
 COMMANDS = {
@@ -38,6 +40,15 @@ COMMANDS = {
     "embed": Command("ecg_lightning.embed", "embed", "a backbone's features of the records of a store"),
     "export": Command(
         "ecg_lightning.export.command", "export", "a run as one ONNX or safetensors file, checked against it"
+    ),
+    "evaluate": Command(
+        "ecg_lightning.evaluate.command",
+        "evaluate",
+        "figures with intervals, calibration, paired tests",
+        bare="predictions",
+    ),
+    "experiment": Command(
+        "ecg_lightning.experiment", "experiment", "fit and test a grid of runs, one folder each", "grid", "flags"
     ),
 }
 OWN_PARSER = {"fit", "validate", "test"}
@@ -61,6 +72,7 @@ Start with:
   ecg-lightning prepare --source PTBXL_DIR --output ptbxl-100hz.h5 --backbone vit
   ecg-lightning fit --config backbone/vit --config recipe/default --data.store ptbxl-100hz.h5 --data.task all --run RUN
   ecg-lightning test --run RUN
+  ecg-lightning evaluate RUN
 """
 
 
@@ -106,13 +118,14 @@ def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[
     """A function whose signature is its flags, one of which may be left out (`Command.bare`)."""
     from jsonargparse import ArgumentError, auto_cli
 
+    arguments, rest = _divided(function, arguments) if COMMANDS[name].rest else (arguments, [])
     parsed, lists, bare = _bare_flags(function, arguments), _list_flags(function), f"--{COMMANDS[name].bare}"
     if bare != "--" and (place := _bare_value(parsed, bare, lists)) is not None:
         parsed.insert(place, bare)
     try:
         return auto_cli(
             function,
-            args=_joined_lists(parsed, lists),
+            args=_joined_lists(parsed, lists) + ([f"--{COMMANDS[name].rest}", json.dumps(rest)] if rest else []),
             prog=f"ecg-lightning {name}",
             as_positional=False,
             allow_abbrev=False,
@@ -120,6 +133,23 @@ def _call_plain(name: str, function: Callable[..., object], arguments: Sequence[
         )
     except ArgumentError as error:
         raise UsageError(f"{error}\n(`ecg-lightning {name} --help` lists what it takes)") from None
+
+
+def _divided(function: Callable[..., object], arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The function's own arguments, and the flags with their values that it does not name (`Command.rest`)."""
+    names = {"-h", "--help", *(f"--{name}" for name in inspect.signature(function).parameters)}
+    own: list[str] = []
+    rest: list[str] = []
+    taken = False
+    for argument in arguments:
+        if argument.startswith("--") or argument in ("-h", "-c"):
+            into = own if argument.split("=")[0] in names else rest
+            into.append(argument)
+            taken = into is rest and "=" not in argument  # its value follows
+        else:
+            (rest if taken else own).append(argument)
+            taken = False
+    return own, rest
 
 
 def _bare_value(arguments: Sequence[str], bare: str, lists: set[str]) -> int | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ecg_lightning.backbones import backbone_class, list_backbones
 from ecg_lightning.errors import UsageError
 
+_GRIDS = "experiment/"
 _INSTEAD = {
     "--trainer.max_epochs": "is the sum of post_training.probe.epochs and post_training.fine_tune.epochs: set those",
     "--trainer.fast_dev_run": "leaves the phases out; for a quick try set --trainer.limit_train_batches 2 "
@@ -21,9 +22,18 @@ def config_folder() -> Path:
 
 
 def shipped_configs() -> list[str]:
-    """Names of all shipped configs, such as ``recipe/default``."""
+    """Names of all shipped configs of a run, such as ``recipe/default``."""
+    return [name for name in _shipped() if not name.startswith(_GRIDS)]
+
+
+def shipped_grids() -> list[str]:
+    """Names of all shipped grids of runs, such as ``experiment/main``."""
+    return [name for name in _shipped() if name.startswith(_GRIDS)]
+
+
+def _shipped() -> list[str]:
     folder = config_folder()
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def find_config(name: str) -> str:
@@ -36,9 +46,24 @@ def find_config(name: str) -> str:
         return name
     if (shipped := name.removesuffix(".yaml")) in shipped_configs():
         return str(config_folder() / f"{shipped}.yaml")
+    if shipped in shipped_grids():
+        raise UsageError(f"--config {name} is a grid of runs: ecg-lightning experiment {shipped} --output FOLDER")
     raise UsageError(
         f"--config {name} is neither a file nor a shipped config; shipped are {', '.join(shipped_configs())}"
     )
+
+
+def find_grid(name: str) -> Path:
+    """A grid's path: the file of that name, or the shipped one.
+
+    Raises:
+        UsageError: naming the shipped ones.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if (shipped := name.removesuffix(".yaml")) in shipped_grids():
+        return config_folder() / f"{shipped}.yaml"
+    raise UsageError(f"grid {name} is neither a file nor a shipped grid; shipped are {', '.join(shipped_grids())}")
 
 
 def settled_arguments(arguments: Sequence[str]) -> list[str]:

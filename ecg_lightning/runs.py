@@ -57,6 +57,18 @@ class RunFolder:
         """Writes the state, whole or not at all."""
         write_json(self.path / "state.json", {"state": state, "host": socket.gethostname(), "pid": os.getpid()})
 
+    @property
+    def in_use(self) -> bool:
+        """Whether a process trains in it now, this one included."""
+        try:
+            with (self.path / ".lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def claim(self, resume: Resume) -> None:
         """Takes the folder for this process, until `release` or `give_up`.
 

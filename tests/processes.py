@@ -85,6 +85,17 @@ def differences(one: Path, other: Path) -> list[str]:
     return found
 
 
+class SignalAt(Callback):
+    """Sends this process alone a signal at the first batch of an epoch."""
+
+    def __init__(self, epoch: int, number: int) -> None:
+        self.epoch, self.number = epoch, number
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (self.epoch, 0):
+            os.kill(os.getpid(), self.number)
+
+
 class WriteReplica(Callback):
     """Writes each process's own weights when the training ends."""
 

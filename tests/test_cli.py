@@ -13,7 +13,7 @@ import ecg_lightning
 from ecg_lightning import training
 from ecg_lightning.backbones import list_backbones
 from ecg_lightning.cli import COMMANDS, main
-from ecg_lightning.config_names import config_folder, find_config, settled_arguments, shipped_configs
+from ecg_lightning.config_names import config_folder, find_config, settled_arguments, shipped_configs, shipped_grids
 from ecg_lightning.errors import UsageError
 
 pytestmark = of_lightning_cli
@@ -208,6 +208,12 @@ def test_an_unknown_config_is_refused_with_the_shipped(here, name):
     with pytest.raises(UsageError) as raised:
         find_config(name)
     assert all(shipped in str(raised.value) for shipped in CONFIGS)
+
+
+def test_a_grid_of_runs_is_no_config_of_one(here):
+    assert not {*shipped_grids()} & {*CONFIGS}
+    with pytest.raises(UsageError, match="is a grid of runs: ecg-lightning experiment experiment/main"):
+        find_config("experiment/main")
 
 
 def test_configs_keep_their_order_in_front_of_the_flags():

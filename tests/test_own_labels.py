@@ -152,6 +152,20 @@ def test_metrics_of_the_run_are_scikit_learns_on_the_known_records(clinic, teste
         assert metrics["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_evaluate_gives_the_figures_of_the_run_and_counts_what_is_unknown(tested, capsys):
+    assert main(["evaluate", str(tested), "--draws", "100", "--labels"]) == 0
+    assert "macro AUROC" in capsys.readouterr().out
+    metrics, evaluation = (json.loads((tested / f"{name}_test.json").read_text()) for name in ("metrics", "evaluation"))
+    for name in ("afib", "male"):
+        ours, theirs = evaluation["labels"][name], metrics["labels"][name]
+        assert ours["positives"] + ours["negatives"] == theirs["known"]
+        assert ours["unknown"] == evaluation["num_records"] - theirs["known"]
+        assert ours["validation"]["positives"] >= 0
+        for figure in ("auroc", "auprc"):
+            assert ours[figure]["value"] == pytest.approx(theirs[figure], abs=1e-6)
+    assert evaluation["files"][0]["meta"]["checkpoint_sha256"] == metrics["meta"]["checkpoint_sha256"]
+
+
 def test_a_task_that_the_store_has_not_is_refused_with_its_own(clinic, tmp_path, capsys):
     code = main(["fit", *TINY, "--data.store", str(clinic[2]), "--data.task", "all", "--run", str(tmp_path / "run")])
     assert code in (1, 2)

@@ -13,18 +13,25 @@ from ecg_lightning.backbones.base import (
     register,
 )
 from ecg_lightning.backbones.checkpoints import LoadReport, load_weights, weights_digest
+from ecg_lightning.backbones.chimera import Chimera
 from ecg_lightning.backbones.ecg_fm import ECGFMBase
 from ecg_lightning.backbones.ecg_jepa import ECGJEPA
 from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
 from ecg_lightning.backbones.hubert_ecg import HuBERTECGBase, HuBERTECGLarge, HuBERTECGSmall
+from ecg_lightning.backbones.inception1d import Inception1d
+from ecg_lightning.backbones.multiresnet import MultiResNet
+from ecg_lightning.backbones.s4 import S4
 from ecg_lightning.backbones.st_mem import STMEM, STMEMSmall
 from ecg_lightning.backbones.vit import MTECGTi, ViT
+from ecg_lightning.backbones.xresnet1d import XResNet1d101
 
 __all__ = [
     "ECGJEPA",
+    "S4",
     "STMEM",
     "Backbone",
     "Card",
+    "Chimera",
     "ECGFMBase",
     "ECGFounder",
     "ECGFounder1Lead",
@@ -32,10 +39,13 @@ __all__ = [
     "HuBERTECGBase",
     "HuBERTECGLarge",
     "HuBERTECGSmall",
+    "Inception1d",
     "LoadReport",
     "MTECGTi",
+    "MultiResNet",
     "STMEMSmall",
     "ViT",
+    "XResNet1d101",
     "backbone_card",
     "backbone_class",
     "backbone_signal",

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from ecg_lightning.errors import InputError
 from ecg_lightning.signals import SignalSpec
 
 _log = logging.getLogger(__name__)
+
+Renames = tuple[tuple[str, str], ...]
+"""Regular expressions that match the start of a published name, and what stands there in ours."""
 
 
 class Backbone(nn.Module, ABC):
@@ -38,6 +42,8 @@ class Backbone(nn.Module, ABC):
     """How the backbone's names start in a published file that holds a larger network; the rest of it is dropped."""
     unused_prefixes: ClassVar[tuple[str, ...]] = ("head.",)
     """How names in the published checkpoint start that are no part of a backbone: heads, decoders."""
+    renames: ClassVar[Renames] = ()
+    """How names of the published checkpoint become the backbone's; the first that matches counts."""
     foreign_objects: ClassVar[tuple[str, ...]] = ()
     """Modules or classes whose objects lie in the published checkpoint beside the weights; they are left unread."""
 
@@ -61,9 +67,13 @@ class Backbone(nn.Module, ABC):
     def own_name(self, published: str) -> str | None:
         """What a tensor of the published checkpoint is called here; None: the backbone has no place for it.
 
-        Override it where names differ. A name that is already the backbone's own must come back unchanged, because
-        `load_weights` reads the package's files the same way.
+        By the table `renames`; override it where that cannot say it. A name that is already the backbone's own must
+        come back unchanged, because `load_weights` reads the package's files the same way. Two published names of one
+        tensor may become one.
         """
+        for pattern, own in self.renames:
+            if match := re.match(pattern, published):
+                return match.expand(own) + published[match.end() :]
         return None if published.startswith(self.unused_prefixes) else published
 
     def wrappers(self, names: Collection[str]) -> tuple[str, ...]:

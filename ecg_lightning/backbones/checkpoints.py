@@ -88,8 +88,9 @@ def load_weights(backbone: Backbone, path: str | Path, *, sha256: str | None = N
     """Loads a published checkpoint, a state dict, or a checkpoint of this package's classifier into ``backbone``.
 
     Heads and other parts that the backbone has no place for are dropped by name and reported; everything else must
-    fit, and nothing in the backbone changes unless all of it does. Files that could run code are refused; objects that
-    the backbone says its authors saved beside the weights (`Backbone.foreign_objects`) are left unread and reported.
+    fit, and nothing in the backbone changes unless all of it does. Two published names of one tensor may both be there,
+    with equal values. Files that could run code are refused; objects that the backbone says its authors saved beside
+    the weights (`Backbone.foreign_objects`) are left unread and reported.
 
     Args:
         backbone: takes the weights, in place.
@@ -197,19 +198,21 @@ def _placed(backbone: Backbone, state: State, path: Path) -> tuple[State, list[s
     prefix = next((one for one in kinds if any(name.startswith(one) for name in state)), "")
     wrappers = () if prefix == OWN_PREFIX else backbone.wrappers(state)
     weights: State = {}
-    dropped, twice = [], []
+    places: dict[str, str] = {}
+    dropped, unlike = [], []
     for name, tensor in state.items():
         bare = reduce(str.removeprefix, wrappers, name.removeprefix(prefix))
         own = backbone.own_name(bare) if name.startswith(prefix) else None
         if own is None:
             dropped.append(name)
-        elif own in weights:
-            twice.append(f"{name} for {own}")
-        else:
-            weights[own] = tensor
-    if twice:
+        elif own not in weights:
+            weights[own], places[own] = tensor, name
+        elif not _is_same(tensor, weights[own]):
+            unlike.append(f"{places[own]} and {name} for {own}")
+    if unlike:
         raise InputError(
-            f"{path} holds some weights under two names: {joined(twice)}: keep one of each, drop the other"
+            f"{path} holds some weights under two names that differ: {joined(unlike)}: keep the right one of each, "
+            "drop the other"
         )
     return weights, dropped
 
@@ -237,6 +240,13 @@ def _compare(backbone: Backbone, weights: State, path: Path) -> None:
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"{path} holds NaN or infinite weights in {joined(broken)}: use a checkpoint from before that")
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether they are one tensor that was registered under two names; NaN equals NaN, it is reported later."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def _kind(tensor: Tensor) -> tuple[bool, torch.Size]:

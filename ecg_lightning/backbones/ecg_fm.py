@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ecg_lightning.backbones.base import Card, Figures, register
-from ecg_lightning.backbones.wav2vec import ConvFrontEnd, Renames, Wav2Vec
+from ecg_lightning.backbones.base import Card, Figures, Renames, register
+from ecg_lightning.backbones.wav2vec import ConvFrontEnd, Wav2Vec
 from ecg_lightning.chains import Chain, Crop, ResampleLinearly, ZScoreRecord
 from ecg_lightning.signals import LEADS_12, SignalSpec, Windows
 

@@ -7,7 +7,6 @@ dropped; nothing is masked, and no whole block is skipped (the published layerdr
 """
 
 import math
-import re
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -20,9 +19,6 @@ from ecg_lightning.backbones.transformer import Mlp
 from ecg_lightning.errors import InputError, joined
 from ecg_lightning.signals import SignalSpec
 from ecg_lightning.stochastic_depth import StochasticDepth
-
-Renames = tuple[tuple[str, str], ...]
-"""Regular expressions that match the start of a published name, and what stands there in ours."""
 
 
 class ConvFrontEnd(nn.Module):
@@ -112,7 +108,6 @@ class Wav2Vec(Backbone):
 
     no_weight_decay = frozenset({"magnitude"})
     layer_0: ClassVar[tuple[str, ...]]
-    renames: ClassVar[Renames]
 
     def __init__(
         self,
@@ -175,13 +170,6 @@ class Wav2Vec(Backbone):
         """Both norms of the block, of its input: the sums are inside them."""
         norms = self.blocks[block]
         return norms.norm2(norms.norm1(x))  # type: ignore[no-any-return, operator]
-
-    def own_name(self, published: str) -> str | None:
-        """Published names by the table of the subclass, the package's own unchanged."""
-        for pattern, own in self.renames:
-            if match := re.match(pattern, published):
-                return match.expand(own) + published[match.end() :]
-        return super().own_name(published)
 
     def _initialise(self) -> None:
         """As wav2vec 2.0: normal of deviation 0.02 for linear layers, He's for the convolutions of the front end."""

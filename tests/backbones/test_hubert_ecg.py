@@ -245,9 +245,14 @@ def test_both_spellings_of_the_weight_norm_load(tiny_state, expected, tmp_path):
     assert_loads_as(expected, save_flat(old, tmp_path / "m.safetensors"))
 
 
-def test_a_file_with_both_spellings_at_once_is_refused(tiny_state, tmp_path):
-    path = save_flat(tiny_state | respelled(tiny_state), tmp_path / "m.safetensors")
-    with pytest.raises(InputError, match=r"under two names: encoder.*weight_g for positions.magnitude"):
+def test_a_file_with_both_spellings_of_one_weight_norm_loads(tiny_state, expected, tmp_path):
+    assert_loads_as(expected, save_flat(tiny_state | respelled(tiny_state), tmp_path / "m.safetensors"))
+
+
+def test_a_file_with_spellings_that_differ_is_refused(tiny_state, tmp_path):
+    twice = {name: tensor + 1 for name, tensor in respelled(tiny_state).items() if name.endswith("weight_g")}
+    path = save_flat(tiny_state | twice, tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match=r"differ: encoder.*original0 and encoder.*weight_g for positions.magnitude"):
         loaded(path)
 
 
