@@ -384,6 +384,17 @@ def test_arrays_get_the_probabilities_of_the_command(ptbxl, filtered_run, tmp_pa
     np.testing.assert_allclose([*one.values()], expected[1], atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:[\\s\\S]*Einthoven")
+def test_an_array_in_microvolts_is_what_it_is_in_millivolts(ptbxl, plain_run):
+    run = ecg_lightning.load_run(plain_run)
+    ecg = millivolts(ptbxl)
+    one, other = (
+        [*run.predict(scale * ecg, sampling_rate=100, leads=LEADS, unit=unit).values()]
+        for scale, unit in ((1, "mV"), (1000, "uV"))
+    )
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_a_doubtful_array_is_warned_of(ptbxl, plain_run):
     run = ecg_lightning.load_run(plain_run)
     with pytest.warns(UserWarning, match="the array: .*it looks like uV"):
