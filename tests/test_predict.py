@@ -140,7 +140,8 @@ def test_microvolts_are_taken_as_such(ptbxl, plain_run, usual, tmp_path, unit, f
     close_to(usual, predicted(plain_run, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100, *flags), 1e-6)
 
 
-def test_microvolts_that_nobody_tells_of_are_doubted_by_name(ptbxl, plain_run, tmp_path, capsys):
+def test_microvolts_that_nobody_tells_of_are_doubted_by_name(ptbxl, plain_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # a long path leaves the reason too few for one line
     path = write_table(tmp_path / "r.csv", 1000 * millivolts(ptbxl))
     predicted(plain_run, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100)
     assert "it looks like uV: --unit uV" in " ".join(capsys.readouterr().out.replace("│", " ").split())
