@@ -49,10 +49,11 @@ def one_backbone(name: str, arguments: argparse.Namespace, folder: Path) -> None
     command("fit", "--config", f"backbone/{name}", "--config", "recipe/default", "--data.store", str(store),
             "--data.task", TASK, "--data.batch_size", str(arguments.batch_size), "--run", str(run),
             "--post_training.probe.epochs", "1", "--post_training.fine_tune.epochs", "1",
-            "--post_training.fine_tune.warmup_epochs", "0", "--trainer.log_every_n_steps", "1", "--data.train_folds", arguments.train_folds)  # fmt: skip
+            "--post_training.fine_tune.warmup_epochs", "0", "--trainer.log_every_n_steps", "1",
+            "--data.train_folds", arguments.train_folds)  # fmt: skip
     seconds = time.perf_counter() - begin
     fitted = json.loads((run / "metrics_val.json").read_text())
-    command("validate", "--run", str(run), "--overwrite", "true")
+    command("validate", "--run", str(run), "--overwrite")
     again = json.loads((run / "metrics_val.json").read_text())
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     phases = [[row for row in rows if row["epoch"] == epoch] for epoch in ("0", "1")]
