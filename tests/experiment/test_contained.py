@@ -38,7 +38,7 @@ LEAKS = {
         lambda: logging.getLogger("ecg_lightning").level,
     ),
     "a warning filter": (lambda: warnings.simplefilter("ignore"), lambda: [*warnings.filters]),
-    "Ctrl-C": (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN), lambda: signal.getsignal(signal.SIGINT)),
+    "Ctrl-C": (lambda: signal.signal(signal.SIGINT, nobody), lambda: signal.getsignal(signal.SIGINT)),
     "SIGTERM": (lambda: signal.signal(signal.SIGTERM, nobody), lambda: signal.getsignal(signal.SIGTERM)),
 }  # fmt: skip
 
