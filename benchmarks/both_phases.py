@@ -86,7 +86,7 @@ def loss_of(phase: list[dict[str, str]]) -> str:
     """Mean training loss over the first and over the last quarter of the steps."""
     losses = [float(row["train/loss"]) for row in phase if row["train/loss"]]
     quarter = max(1, len(losses) // 4)
-    return f"{mean(losses[:quarter]):.4f} > {mean(losses[-quarter:]):.4f}"
+    return f"{mean(losses[:quarter]):.4g} > {mean(losses[-quarter:]):.4g}"
 
 
 def auroc_of(phase: list[dict[str, str]]) -> float:
