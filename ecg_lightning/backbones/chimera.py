@@ -4,8 +4,9 @@ Source: Behrouz, Santacatterina, Zabih, NeurIPS 2024 (arXiv 2406.04320), of whic
 input-dependent B, C and steps, a long-term head of small and a seasonal head of large time steps, both directions along
 the variates, gates and a short convolution. Widths, depth, state size and norms are not known; all of them are ours,
 and its published PTB-XL figures are not reproduced here.
-Differs, for want of knowledge or for stability: patches of time and a lead embedding in front; both directions share
-their parameters; coupling and input matrices in multiples of the decay (see `SelectiveSSM2d`); stochastic depth.
+Differs, for want of knowledge or for stability: the PTB-XL benchmark's mean and deviation normalise; time patches and
+a lead embedding in front; both directions share their parameters; coupling and input matrices in multiples of the decay
+(see `SelectiveSSM2d`); stochastic depth.
 """
 
 import math
@@ -18,17 +19,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ecg_lightning.backbones.base import Backbone, Card, register
+from ecg_lightning.backbones.ptbxl_benchmark import CHAIN
 from ecg_lightning.backbones.scan2d import Cells, parallel
 from ecg_lightning.backbones.transformer import check_sizes, layer_of_block
-from ecg_lightning.chains import Chain, Crop, Standardise
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import LEADS_12, SignalSpec
 from ecg_lightning.stochastic_depth import StochasticDepth
 
 Structure = Literal["diagonal", "companion"]
-
-CHAIN: Chain = (Crop(), Standardise(-0.00077717, 0.23895642))
-"""One mean and deviation (mV) for all leads, as benchmarks at 100 Hz have it; what Chimera's authors do is unknown."""
 
 LONG_TERM_STEPS = (0.01, 0.1)
 SEASONAL_STEPS = (0.1, 1.0)
