@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores, SplitScores
 from ecg_lightning.optim import parameter_groups
 from ecg_lightning.stochastic_depth import draw_coins, forget_coins
+
+if TYPE_CHECKING:
+    from ecg_lightning.frozen_features import FrozenFeatures
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ class ECGClassifier(LightningModule):
         self.seed = seed
         self.resumes = False
         """Whether a checkpoint brings all weights: at `setup` the trainer does not yet know of it."""
-        self.frozen_features: Tensor | None = None
+        self.frozen_features: FrozenFeatures | None = None
         self.val_scores, self.test_scores = SplitScores(label_names), SplitScores(label_names)
         self.scores: Scores | None = None
         """Of the last pass over a split, the same on each process."""
@@ -86,7 +89,7 @@ class ECGClassifier(LightningModule):
         """Logits (batch, window, label); the frozen backbone's features are looked up where they are known already."""
         if "ecg" not in batch:
             assert self.frozen_features is not None
-            features = self.frozen_features[batch["index"]]
+            features = self.frozen_features.of(batch["index"], self.current_epoch if self.training else None)
         else:
             ecg = batch["ecg"]
             train = torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
