@@ -21,6 +21,7 @@ from tiny import (
 
 from ecg_lightning.checkpointing import AtomicCheckpointIO, RunCheckpoints
 from ecg_lightning.errors import UsageError
+from ecg_lightning.frozen_backbone import read_checkpoint
 from ecg_lightning.frozen_features import fix_windows
 from ecg_lightning.optim import HEAD
 from ecg_lightning.post_training import freeze
@@ -477,7 +478,7 @@ def checkpoints(store, folder, post_training, *aurocs, **flags):
         folder, store, post_training, *scores, RunCheckpoints(run, flags.pop("every_n_steps", None)),
         enable_checkpointing=True, plugins=[AtomicCheckpointIO()], **flags,
     )  # fmt: skip
-    return {path.name: torch.load(path, weights_only=True) for path in sorted(run.checkpoints.iterdir())}
+    return {path.name: read_checkpoint(path) for path in sorted(run.checkpoints.glob("*.ckpt"))}
 
 
 def epochs_behind(files):
