@@ -13,6 +13,7 @@ from ecg_lightning.frozen_backbone import PREFIX, FrozenBackbone, completed
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.progress import next_position
 from ecg_lightning.runs import BEST, RunFolder, whole_file
+from ecg_lightning.tracking import MetricsFile
 
 FROZEN = "frozen backbone"
 """Storage option of a checkpoint whose backbone is frozen: it is written once, not with every checkpoint."""
@@ -67,6 +68,8 @@ class RunCheckpoints(Checkpoint):
         stopping = trainer.should_stop or trainer.global_step == trainer.max_steps  # max_time, max_steps
         if not last and not accumulating and (due or stopping):
             self._save(trainer, "last.ckpt")
+            for file in _metrics_files(trainer):
+                file.write_next()  # the trainer logs the row of this step behind its callbacks
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the score of this epoch: `callback_metrics` would give an older one where validation was skipped."""
@@ -87,6 +90,8 @@ class RunCheckpoints(Checkpoint):
         self._save(trainer, "last.ckpt")
 
     def _save(self, trainer: Trainer, name: str) -> None:
+        for file in _metrics_files(trainer):
+            file.write()  # a resume goes on behind the rows of its checkpoint
         module = trainer.lightning_module
         trained = any(p.requires_grad for n, p in module.named_parameters() if n.startswith(PREFIX))
         ours = isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
@@ -101,3 +106,7 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """So that a resumed run does not take a worse epoch for its best."""
         self.best = dict(state_dict["best"])
+
+
+def _metrics_files(trainer: Trainer) -> list[MetricsFile]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]

@@ -122,10 +122,11 @@ class ECGClassifier(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds every draw of the step from (seed, epoch, batch), dropout's from the rank as well."""
         place = (self.seed, self.current_epoch, batch_idx)
-        coins = torch.Generator().manual_seed(_seed(*place))
-        rows = slice(batch["first"], batch["first"] + len(batch["index"]))
-        draw_coins(self.backbone, batch["num_global"], rows, coins, self.device)
-        torch.manual_seed(_seed(*place, self.global_rank))
+        if "ecg" in batch:  # else no branch is computed
+            coins = torch.Generator().manual_seed(_seed(*place))
+            rows = slice(batch["first"], batch["first"] + len(batch["index"]))
+            draw_coins(self.backbone, batch["num_global"], rows, coins, self.device)
+        _seed_draws(_seed(*place, self.global_rank), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss whose mean over processes is the mean over the global batch, however unevenly it was split.
@@ -139,7 +140,8 @@ class ECGClassifier(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Forgets the step's coins: they were drawn for its batch."""
-        forget_coins(self.backbone)
+        if "ecg" in batch:
+            forget_coins(self.backbone)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects a batch of the validation split."""
@@ -193,6 +195,16 @@ class ECGClassifier(LightningModule):
                 f"the checkpoint holds another network: {len(differing)} tensors differ, the first {differing[0]} is "
                 f"{have.get(differing[0])} there and {want.get(differing[0])} here: use the config of its run"
             )
+
+
+def _seed_draws(seed: int, device: torch.device) -> None:
+    """The generators that a step on ``device`` draws from.
+
+    `torch.manual_seed` seeds those of all devices: without a GPU it keeps three stack traces for each call.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
 
 
 def _seed(*numbers: int) -> int:

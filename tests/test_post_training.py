@@ -54,7 +54,7 @@ class Watch(Callback):
                 "trains": {name for name, module in backbone.named_modules() if module.training},
                 "required": {name for name, p in backbone.named_parameters() if p.requires_grad},
                 "rates": [drop.drop_prob for drop in branches(backbone)],
-                "kept": [drop.coins.tolist() for drop in branches(backbone)],
+                "kept": [None if drop.coins is None else drop.coins.tolist() for drop in branches(backbone)],
                 "state": len(optimizer.state),
                 "lr": {layer: group["lr"] for (layer, _), group in groups.items()},
                 "weight_decay": {decay: group["weight_decay"] for (_, decay), group in groups.items()},
