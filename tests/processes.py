@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ecg_lightning.frozen_backbone import read_checkpoint
+
 TESTS = Path(__file__).parent
 
 
@@ -65,7 +67,7 @@ def kill_at(epoch: int, batch: int | None = None) -> list[str]:
 
 def differences(one: Path, other: Path) -> list[str]:
     """What two runs' last checkpoints, metrics and predictions differ in, bit for bit."""
-    a, b = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other))
+    a, b = (read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (one, other))
     found = [
         f"weights {name}" for name in a["state_dict"] if not torch.equal(a["state_dict"][name], b["state_dict"][name])
     ]

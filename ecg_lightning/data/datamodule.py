@@ -1,7 +1,7 @@
 """PTBXLDataModule: the folds and a task of a store, as batches."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from ecg_lightning.data.sampler import (
     EvaluationBatches,
     FixedChunks,
     Order,
+    Request,
     Rows,
     Shuffled,
     TrainingBatches,
@@ -237,22 +238,47 @@ class PTBXLDataModule(LightningDataModule):
 
     # --- what the probe's shortcut needs ---
 
-    @property
-    def inputs_are_fixed(self) -> bool:
-        """Whether a record looks the same in every epoch, in training as in evaluation."""
+    def fix_windows(self, count: int) -> None:
+        """In training, ``count`` windows a record in turn over the epochs; 0 draws anew. From the next iterator on."""
+        self._datasets[True].fixed_windows = count
+
+    def num_windows(self, split: str) -> int:
+        """Windows of a record over all epochs; 0 where training draws one anew in each."""
         assert self.signal is not None
-        return self.stores.stored.num_time_points == self.signal.window_points
+        points, width = self.stores.stored.num_time_points, self.signal.window_points
+        if split != "train":
+            return len(self.signal.windows.evaluation_starts(points, width))
+        always_the_same = points == width or self.signal.windows.train == "centre"
+        return 1 if always_the_same else self._datasets[True].fixed_windows
 
-    def feature_loader(self) -> DataLoader[Batch]:
-        """The training and validation records in fixed chunks, this process's share of them."""
+    def feature_rows(self, split: str) -> Rows:
+        """Places of the records that an epoch over ``train`` or ``val`` may meet, ascending."""
+        if split != "train" or self.weights is None:
+            return self.rows(split)
+        sources = [source for source, weight in enumerate(self.weights) if weight]
+        return np.unique(np.concatenate([self.split("train", source).all_rows() for source in sources]))
+
+    def feature_loader(self, split: str) -> DataLoader[Batch]:
+        """All windows of the records of ``train`` or ``val`` in fixed chunks, this process's share of them.
+
+        A window of training is a batch's only one, and stands for its epoch; those of evaluation come together.
+        """
         rank, world_size = self._process()
-        rows = np.concatenate([self.rows("train"), self.rows("val")])
-        return self._loader(self._datasets[False], FixedChunks(rows, FEATURE_CHUNK, rank=rank, world_size=world_size))
+        training, windows = split == "train", self.num_windows(split)
+        chunk = FEATURE_CHUNK if training else max(1, FEATURE_CHUNK // windows)
+        chunks = FixedChunks(
+            self.feature_rows(split), chunk, epochs=windows if training else 1, rank=rank, world_size=world_size
+        )
+        return self._loader(self._datasets[training], chunks)
 
-    def leave_signals_out(self, leave: bool) -> None:
+    @staticmethod
+    def requests(loader: DataLoader[Batch]) -> Iterable[Request]:
+        """What the batches of a loader were asked for, in their order."""
+        return loader.batch_sampler  # type: ignore[return-value]
+
+    def leave_signals_out(self, *, train: bool, evaluation: bool) -> None:
         """Whether batches come without their signals, from the next iterator on."""
-        for dataset in self._datasets.values():
-            dataset.leave_signals_out = leave
+        self._datasets[True].leave_signals_out, self._datasets[False].leave_signals_out = train, evaluation
 
     # --- resume ---
 

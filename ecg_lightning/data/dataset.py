@@ -35,6 +35,8 @@ class ECGDataset(Dataset[Batch]):
         self.labels, self.stores, self.signal = labels, labels.stores, signal
         self.training, self.seed = training, seed
         self.leave_signals_out = False
+        self.fixed_windows = 0
+        """So many windows a record in training, taken in turn over the epochs; 0 draws another in each."""
         self.in_millivolts = self.units is None
         """Whether batches come as float32 mV; where they travel to a GPU, int16 is half the way."""
         self._memory = BatchMemory()
@@ -115,7 +117,8 @@ class ECGDataset(Dataset[Batch]):
             return windows.evaluation_starts(last + self.signal.window_points, self.signal.window_points)
         if windows.train == "centre":
             return [last // 2]
-        return [int(np.random.default_rng((self.seed, epoch, ecg_id)).integers(last + 1))]
+        key = epoch % self.fixed_windows if self.fixed_windows else epoch
+        return [int(np.random.default_rng((self.seed, key, ecg_id)).integers(last + 1))]
 
 
 def _places(signal: SignalSpec, stored_leads: tuple[str, ...]) -> slice | list[int]:
