@@ -15,7 +15,7 @@ from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores, SplitScores
-from ecg_lightning.optim import parameter_groups
+from ecg_lightning.optim import adamw, parameter_groups
 from ecg_lightning.stochastic_depth import draw_coins, forget_coins
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,8 @@ class ECGClassifier(LightningModule):
         """
         losses = self.record_losses(self.window_logits(batch), batch["labels"])
         loss = losses.sum() * (self.trainer.world_size / batch["num_global"])
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, prog_bar=True)
+        # Not `prog_bar`: Lightning would read it from the device, and wait, after every batch (see `screen.LossBar`).
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -168,7 +169,8 @@ class ECGClassifier(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over all groups from the start, in every phase; `PostTraining` sets rates and weight decay per step."""
-        return torch.optim.AdamW(parameter_groups(self.backbone, self.head), lr=0.0, weight_decay=0.0)
+        clips = self._trainer is not None and bool(self.trainer.gradient_clip_val)
+        return adamw(parameter_groups(self.backbone, self.head), unscales=not clips)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the labels in the order of the head's outputs."""

@@ -177,7 +177,9 @@ class PostTraining(Callback):
         step = (epoch if probing else epoch - self.probe.epochs) * steps_per_epoch + batch_idx // accumulate
         rates = layer_rates(plan, step, steps_per_epoch, _ecg_classifier(pl_module).backbone.num_layers)
         set_rates(trainer.optimizers[0], rates, plan.weight_decay)
-        pl_module.log_dict({"rate/head": rates[HEAD], "rate/stem": rates[0], "phase": float(not probing)})
+        if trainer._logger_connector.should_update_logs or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            # Each figure is a copy to the device that the host waits for: only where it is written down.
+            pl_module.log_dict({"rate/head": rates[HEAD], "rate/stem": rates[0], "phase": float(not probing)})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers the probe's best head; a tie keeps the earlier."""
