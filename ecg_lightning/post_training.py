@@ -98,6 +98,12 @@ class PostTraining(Callback):
                 f"post_training.fine_tune.freeze_layers is {self.fine_tune.freeze_layers}, the backbone has "
                 f"{layers + 1}: nothing of it would be trained; set {layers} or less, or fine_tune.epochs=0"
             )
+        if classifier.compile_mode is not None and self.drop_path_mode == "subset" and self.drop_path_rate:
+            raise UsageError(
+                f"model.compile is {classifier.compile_mode!r} and post_training.drop_path_mode is 'subset': how many "
+                "records a branch keeps changes with every step, and each number would be compiled anew; "
+                "set post_training.drop_path_mode=mask, or leave model.compile out"
+            )
         stoppers = [one for one in trainer.callbacks if isinstance(one, EarlyStopping)]  # type: ignore[attr-defined]
         if stoppers and self.probe.epochs and self.fine_tune.epochs:
             raise UsageError(

@@ -59,9 +59,12 @@ class StochasticDepth(nn.Module):
         return y * factor
 
     def _of_kept(self, x: Tensor, branch: Callable[[Tensor], Tensor], keep: Tensor, scale: float) -> Tensor:
-        kept = keep.nonzero().squeeze(1) if self.kept is None else self.kept
-        if len(kept) == len(x):
+        if self.kept is None or torch.compiler.is_compiling():  # traced, places leave their number open
+            kept = keep.nonzero().squeeze(1)
+        elif len(self.kept) == len(x):
             return branch(x) * scale
+        else:
+            kept = self.kept
         y = branch(x[kept])
         return y.new_zeros(len(x), *y.shape[1:]).index_copy_(0, kept, y * scale)
 
