@@ -5,12 +5,18 @@
 cd "$(dirname "$0")/.." || exit 1
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 python=${PYTHON:-python3}
-if [[ "$*" != *"--device cpu"* ]] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    echo "gpu.sh: no GPU here, nothing is measured"
+if [[ "$*" != *"--device cpu"* ]] && ! "$python" -c '
+import sys
+try:
+    import torch
+except ImportError:
+    sys.exit(1)
+sys.exit(not torch.cuda.is_available())'; then
+    echo "gpu.sh: $python sees no GPU (or no torch: PYTHON=... names another), nothing is measured"
     exit 0
 fi
 code=0
-"$python" benchmarks/gpu_step.py --budget 240 "$@" || code=1
+"$python" benchmarks/gpu_step.py --budget 230 "$@" || code=1
 if [[ -f benchmarks/gpu_data.py ]]; then
     "$python" benchmarks/gpu_data.py "$@" || code=1
 fi

@@ -6,6 +6,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ class Clock(Callback):
         self.first, self.end, self.notes_waits = first, first + number, notes_waits
         self.started = self.seconds = float("nan")
 
+    @property
+    def running(self) -> bool:
+        """Between the first and the last of its steps."""
+        return self.started == self.started and self.seconds != self.seconds
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Starts and ends the watch."""
         if batch_idx not in (self.first, self.end):
@@ -43,7 +49,50 @@ class Clock(Callback):
             self.seconds = (time.perf_counter() - self.started) / (self.end - self.first)
 
 
-def train(store: Path, name: str, size: int, device: torch.device, clock: Clock, *, half: bool, workers: int) -> None:
+class ModelTime(Callback):
+    """Adds up, on a CPU, what of the clock's steps is the model's: forward, loss, backward, optimizer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.seconds, self._since = clock, 0.0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the watch around the classifier's two parts, and behind the optimizer's step."""
+        for name in ("window_logits", "record_losses"):
+            setattr(pl_module, name, self._watched(getattr(pl_module, name)))
+        trainer.optimizers[0].register_step_post_hook(lambda *arguments: self._end())
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Any) -> None:
+        """The backward pass starts."""
+        self._begin()
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """It ends."""
+        self._end()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """The step starts: Lightning's closure, inside the optimizer's own call, is over."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since = time.perf_counter()
+
+    def _end(self) -> None:
+        if self.clock.running:
+            self.seconds += time.perf_counter() - self._since
+
+    def _watched(self, part: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            self._begin()
+            result = part(*arguments)
+            self._end()
+            return result
+
+        return run
+
+
+def train(
+    store: Path, name: str, size: int, device: torch.device, clock: Clock, *more: Callback, half: bool, workers: int
+) -> None:
     """Fine-tuning under stochastic depth, as many steps as the clock needs; figures are logged as in a run."""
     logging.getLogger("ecg_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -55,7 +104,7 @@ def train(store: Path, name: str, size: int, device: torch.device, clock: Clock,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
             precision="bf16-mixed" if half else "32-true",
-            callbacks=[plan, clock],
+            callbacks=[plan, clock, *more],
             logger=MetricsFile(Path(folder) / "metrics.csv"),
             log_every_n_steps=10,
             max_epochs=1,
@@ -78,6 +127,19 @@ def seconds_per_step(
         warnings.simplefilter("ignore")
         train(_store(folder, name, size * (steps + 7)), name, size, device, clock, half=half, workers=workers)
     return clock.seconds
+
+
+def model_share(
+    folder: Path, name: str, size: int, *, steps: int, warm_up: int = 2, workers: int = 0
+) -> tuple[float, float]:
+    """Seconds of a step of the Trainer on a CPU, in float32, and the model's share of them."""
+    clock = Clock(warm_up, steps)
+    meter = ModelTime(clock)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store = _store(folder, name, size * (steps + warm_up + 2))
+        train(store, name, size, torch.device("cpu"), clock, meter, half=False, workers=workers)
+    return clock.seconds, meter.seconds / steps / clock.seconds
 
 
 def waits(folder: Path, name: str, size: int, device: torch.device, *, half: bool, steps: int) -> Counter[str]:
