@@ -2,11 +2,13 @@
 
 import logging
 import sys
+import time
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -36,6 +38,33 @@ _HIDDEN_LINES = (
     "Loaded model weights",
     "Restored all states",
 )
+
+
+BAR_SECONDS = 0.5
+"""Between two looks at the loss."""
+
+
+class LossBar(RichProgressBar):
+    """Rich's bar with the training loss, drawn twice a second: each look at the loss waits for the device.
+
+    Lightning's own reads it, and draws, after every batch.
+    """
+
+    _drawn = float("-inf")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draws where it is time, and behind the last batch."""
+        now = time.monotonic()
+        if now - self._drawn >= BAR_SECONDS or batch_idx + 1 == self.total_train_batches:
+            self._drawn = now
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Adds the loss of the batch just trained."""
+        loss = trainer.callback_metrics.get("train/loss")
+        return super().get_metrics(trainer, pl_module) | ({} if loss is None else {"train/loss": float(loss)})
 
 
 def set_up_screen() -> None:

@@ -137,3 +137,18 @@ class TerminateAt(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.current_epoch == self.epoch and trainer.is_global_zero:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class CompiledBy(Callback):
+    """Puts another compiler in place of inductor, which takes minutes."""
+
+    def __init__(self, backend: str) -> None:
+        import ecg_lightning.compiling
+
+        ecg_lightning.compiling.BACKEND = backend
+
+
+def compiled_by(backend: str, more: str | None = None) -> list[str]:
+    """Flags of a compiled fit; ``more`` is another callback's spec."""
+    spec = f'{{"class_path": "processes.CompiledBy", "init_args": {{"backend": "{backend}"}}}}'
+    return ["--model.compile", "default", "--trainer.callbacks", f"[{spec}{', ' + more if more else ''}]"]
