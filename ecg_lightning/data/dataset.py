@@ -1,12 +1,12 @@
 """Batches of windows out of stores, read through memory maps that each process opens for itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
@@ -15,6 +15,7 @@ from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.sampler import Request
 from ecg_lightning.data.splits import NoLabels, TaskLabels
 from ecg_lightning.data.store_set import Rows
+from ecg_lightning.data.window_starts import random_starts
 from ecg_lightning.signals import SignalSpec
 
 IN_CACHE = 1 << 20
@@ -51,7 +52,7 @@ class ECGDataset(Dataset[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled map is a copy of the file (facts: 45 MiB for 45 MiB).
-        return {name: value for name, value in self.__dict__.items() if name != "_signals"}
+        return {name: value for name, value in self.__dict__.items() if name != "_views"}
 
     def __getitem__(self, row: int) -> Batch:
         """One record as a batch of one."""
@@ -67,55 +68,63 @@ class ECGDataset(Dataset[Batch]):
             "first": request.first,
         }
         if not self.leave_signals_out:
-            batch["ecg"] = torch.from_numpy(self._windows(request.rows, ecg_ids, request.epoch))
+            batch["ecg"] = torch.from_numpy(self._windows(request.rows, self._starts(ecg_ids, request.epoch)))
         return batch
 
     @cached_property
-    def _signals(self) -> list[NDArray[Any]]:
-        return [np.asarray(store.signals()) for store in self.stores.stores]  # a memmap's own indexing is slower
+    def _views(self) -> list[NDArray[Any]]:
+        """Of each store all windows that could be cut, (record, lead, first time point, time), without a copy."""
+        width = self.signal.window_points
+        # A memmap's own indexing is slower.
+        return [sliding_window_view(np.asarray(store.signals()), width, axis=2) for store in self.stores.stores]
 
     @cached_property
     def _units(self) -> NDArray[np.float32]:
         return np.array([store.millivolts_per_unit for store in self.stores.stores], np.float32)
 
-    def _windows(self, rows: Rows, ecg_ids: NDArray[np.int64], epoch: int) -> NDArray[Any]:
-        """Record by record out of the map, then to mV a few records at a time: the fastest on one thread."""
-        width = self.signal.window_points
-        last = self.stores.stored.num_time_points - width
-        starts = [self._starts(ecg_id, epoch, last) for ecg_id in ecg_ids.tolist()] if last else [[0]] * len(rows)
-        kind = np.dtype(np.float32) if self.in_millivolts else self._signals[0].dtype
-        windows = self._memory.empty((len(rows), len(starts[0]), len(self.signal.leads), width), kind)
-        numbers, places = self.stores.store_of(rows)
-        units = self._units[numbers, None, None, None]
-        records = zip(windows, numbers.tolist(), places.tolist(), starts, strict=True)
+    def _windows(self, rows: Rows, starts: NDArray[np.int64]) -> NDArray[Any]:
+        """Out of the map and to mV, a few records at a time so that they stay in the cache: the fastest on a thread."""
+        kind = np.dtype(np.float32) if self.in_millivolts else self._views[0].dtype
+        shape = (*starts.shape, len(self.signal.leads), self.signal.window_points)
+        windows = self._memory.empty(shape, kind)
         at_once = max(1, IN_CACHE // max(1, windows[:1].nbytes))
-        for start in range(0, len(rows), at_once):
-            self._fill(islice(records, at_once), width)
-            if self.in_millivolts:
-                windows[start : start + at_once] *= units[start : start + at_once]
+        for number, here, places in self._by_store(rows):
+            for start in range(0, len(places), at_once):
+                part = slice(start, start + at_once)
+                where = part if here is None else here[part]
+                windows[where] = self._cut(number, places[part], starts[where])
+                if self.in_millivolts:
+                    windows[where] *= self._units[number]
         return windows
 
-    def _fill(self, records: Iterable[tuple[NDArray[Any], int, int, list[int]]], width: int) -> None:
-        """Copies the windows of some records, each (its place in the batch, store, row, first time points)."""
-        signals, leads = self._signals, self.leads
-        as_it_is = [
-            isinstance(places, slice) and ecgs.shape[-1] == width for places, ecgs in zip(leads, signals, strict=True)
-        ]
-        for windows, number, row, starts in records:
-            ecg = signals[number][row]
-            if as_it_is[number]:
-                windows[...] = ecg
-            else:
-                for window, start in zip(windows, starts, strict=True):
-                    window[...] = ecg[leads[number], start : start + width]
+    def _by_store(self, rows: Rows) -> Iterator[tuple[int, NDArray[np.int64] | None, Rows]]:
+        """Each store with the places in the batch of its records (None: all of them), and their places in the store."""
+        numbers, places = self.stores.store_of(rows)
+        if len(self.stores.stores) == 1:
+            yield 0, None, places
+            return
+        for number in np.unique(numbers).tolist():
+            here = np.flatnonzero(numbers == number)
+            yield number, here, places[here]
 
-    def _starts(self, ecg_id: int, epoch: int, last: int) -> list[int]:
-        windows = self.signal.windows
-        if not self.training:
-            return windows.evaluation_starts(last + self.signal.window_points, self.signal.window_points)
-        if windows.train == "centre":
-            return [last // 2]
-        return [int(np.random.default_rng((self.seed, epoch, ecg_id)).integers(last + 1))]
+    def _cut(self, number: int, places: Rows, starts: NDArray[np.int64]) -> NDArray[Any]:
+        """Windows (record, window, lead, time) of one store as they lie there."""
+        view, leads = self._views[number], self.leads[number]
+        if isinstance(leads, slice):
+            windows: NDArray[Any] = view[places[:, None], :, starts]
+        else:
+            windows = view[places[:, None, None], leads, starts[:, :, None]]
+        return windows
+
+    def _starts(self, ecg_ids: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """First time points (record, window)."""
+        windows, width = self.signal.windows, self.signal.window_points
+        points = self.stores.stored.num_time_points
+        last = points - width
+        if self.training and windows.train == "random" and last:
+            return random_starts(self.seed, epoch, ecg_ids, last)[:, None]
+        starts = [last // 2] if self.training else windows.evaluation_starts(points, width)
+        return np.broadcast_to(np.array(starts), (len(ecg_ids), len(starts)))
 
 
 def _places(signal: SignalSpec, stored_leads: tuple[str, ...]) -> slice | list[int]:
