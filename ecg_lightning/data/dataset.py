@@ -1,4 +1,4 @@
-"""Batches of windows out of stores, read through memory maps that each process opens for itself."""
+"""Batches of windows out of stores: through memory maps that each process opens for itself, or out of memory."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ecg_lightning.data.batch_memory import BatchMemory
 from ecg_lightning.data.batches import Batch
+from ecg_lightning.data.residency import Resident, in_one_unit, places_among, places_and_starts
 from ecg_lightning.data.sampler import Request
 from ecg_lightning.data.splits import NoLabels, TaskLabels
 from ecg_lightning.data.store_set import Rows
@@ -36,30 +37,32 @@ class ECGDataset(Dataset[Batch]):
         self.labels, self.stores, self.signal = labels, labels.stores, signal
         self.training, self.seed = training, seed
         self.leave_signals_out = False
-        self.in_millivolts = self.units is None
+        self.in_memory: Resident | None = None
+        self.on_device: Rows | None = None
+        self.in_millivolts = in_one_unit(self.stores) is None
         """Whether batches come as float32 mV; where they travel to a GPU, int16 is half the way."""
         self._memory = BatchMemory()
         self.leads = [_places(signal, store.stored.leads) for store in self.stores.stores]
 
-    @property
-    def units(self) -> float | None:
-        """What a 1 of every store is in mV; None where they differ."""
-        kinds = {(store.dtype, store.millivolts_per_unit) for store in self.stores.stores}
-        return kinds.pop()[1] if len(kinds) == 1 else None
+    def use(self, *, in_memory: Resident | None = None, on_device: Rows | None = None) -> None:
+        """Reads from memory, or leaves the windows of these records to be cut on the device; by default the stores."""
+        self.in_memory, self.on_device = in_memory, on_device
+        self.__dict__.pop("_views", None)
 
     def __len__(self) -> int:
         return self.stores.num_records
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pickled map is a copy of the file (facts: 45 MiB for 45 MiB).
-        return {name: value for name, value in self.__dict__.items() if name != "_views"}
+        # A pickled map is a copy of the file (facts: 45 MiB for 45 MiB); a forked worker shares what is in memory, one
+        # that is spawned reads the stores.
+        return {**{name: value for name, value in self.__dict__.items() if name != "_views"}, "in_memory": None}
 
     def __getitem__(self, row: int) -> Batch:
         """One record as a batch of one."""
         return self.__getitems__(Request(np.array([row]), 0, 0, 1))
 
     def __getitems__(self, request: Request) -> Batch:
-        """The records of a request, (batch, window, lead, time)."""
+        """The records of a request, (batch, window, lead, time); what is to be cut where they lie on the device."""
         ecg_ids, labels = self.labels.of(request.rows)
         batch: Batch = {
             "index": torch.from_numpy(request.rows),
@@ -67,20 +70,28 @@ class ECGDataset(Dataset[Batch]):
             "num_global": request.num_global,
             "first": request.first,
         }
-        if not self.leave_signals_out:
-            batch["ecg"] = torch.from_numpy(self._windows(request.rows, self._starts(ecg_ids, request.epoch)))
+        if self.leave_signals_out:
+            return batch
+        starts = self._starts(ecg_ids, request.epoch)
+        if self.on_device is not None:
+            batch["cuts"] = torch.from_numpy(places_and_starts(self.on_device, request.rows, starts))
+        else:
+            batch["ecg"] = torch.from_numpy(self._windows(request.rows, starts))
         return batch
 
     @cached_property
     def _views(self) -> list[NDArray[Any]]:
         """Of each store all windows that could be cut, (record, lead, first time point, time), without a copy."""
-        width = self.signal.window_points
-        # A memmap's own indexing is slower.
-        return [sliding_window_view(np.asarray(store.signals()), width, axis=2) for store in self.stores.stores]
+        if self.in_memory is not None:
+            signals = [self.in_memory.signals.numpy()]
+        else:
+            signals = [np.asarray(store.signals()) for store in self.stores.stores]  # a memmap's own indexing is slower
+        return [sliding_window_view(one, self.signal.window_points, axis=2) for one in signals]
 
-    @cached_property
-    def _units(self) -> NDArray[np.float32]:
-        return np.array([store.millivolts_per_unit for store in self.stores.stores], np.float32)
+    def _unit(self, number: int) -> np.float32:
+        """What a 1 is in mV."""
+        are_millivolts = self.in_memory is not None and in_one_unit(self.stores) is None
+        return np.float32(1 if are_millivolts else self.stores.stores[number].millivolts_per_unit)
 
     def _windows(self, rows: Rows, starts: NDArray[np.int64]) -> NDArray[Any]:
         """Out of the map and to mV, a few records at a time so that they stay in the cache: the fastest on a thread."""
@@ -89,16 +100,20 @@ class ECGDataset(Dataset[Batch]):
         windows = self._memory.empty(shape, kind)
         at_once = max(1, IN_CACHE // max(1, windows[:1].nbytes))
         for number, here, places in self._by_store(rows):
+            unit = self._unit(number)
             for start in range(0, len(places), at_once):
                 part = slice(start, start + at_once)
                 where = part if here is None else here[part]
                 windows[where] = self._cut(number, places[part], starts[where])
                 if self.in_millivolts:
-                    windows[where] *= self._units[number]
+                    windows[where] *= unit
         return windows
 
     def _by_store(self, rows: Rows) -> Iterator[tuple[int, NDArray[np.int64] | None, Rows]]:
         """Each store with the places in the batch of its records (None: all of them), and their places in the store."""
+        if self.in_memory is not None:
+            yield 0, None, places_among(self.in_memory.rows, rows)
+            return
         numbers, places = self.stores.store_of(rows)
         if len(self.stores.stores) == 1:
             yield 0, None, places
@@ -109,7 +124,7 @@ class ECGDataset(Dataset[Batch]):
 
     def _cut(self, number: int, places: Rows, starts: NDArray[np.int64]) -> NDArray[Any]:
         """Windows (record, window, lead, time) of one store as they lie there."""
-        view, leads = self._views[number], self.leads[number]
+        view, leads = self._views[number], slice(None) if self.in_memory is not None else self.leads[number]
         if isinstance(leads, slice):
             windows: NDArray[Any] = view[places[:, None], :, starts]
         else:
