@@ -225,6 +225,15 @@ def test_test_records_are_read_from_the_store(tiny_store, where):
 
 
 @ELSEWHERE
+def test_behind_a_fit_all_records_are_read_from_the_stores_again(tiny_store, where):
+    data = data_in(where, tiny_store, CUT)
+    before = all_batches(data)
+    data.teardown("fit")
+    assert data._on_device is None
+    assert_same(all_batches(data), before)
+
+
+@ELSEWHERE
 def test_a_record_that_does_not_lie_there_is_no_other_record(tiny_store, where):
     data = data_in(where, tiny_store, CUT)
     elsewhere = data.rows("test")[0]
