@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cpu tries the code out")
     parser.add_argument("--records", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=0.7, help="of each timing")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each timing")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 8])
     parser.add_argument("--folder", type=Path, help="for 1.5 GB of temporary files")

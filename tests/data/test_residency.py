@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.fabric.utilities import move_data_to_device
 from shards import cut_into, part_of
 from tiny import changed, of_lightning, plan, state_of, tiny_classifier, tiny_data, tiny_vit, train
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from ecg_lightning.chains import Crop, ZScore
 from ecg_lightning.data import residency
@@ -254,6 +256,37 @@ def test_only_a_fit_copies_signals(tiny_store, where):
         data.setup(stage)
     assert data._on_device is None
     assert data._datasets["val"].in_memory is None
+
+
+class Travelling(torch.Tensor):
+    """Says how it was pinned and sent, there being no GPU."""
+
+    def pin_memory(self):
+        self.pinned = True
+        return self
+
+    def to(self, device, *, non_blocking=False):
+        self.waited_for = not non_blocking
+        return self
+
+
+@pytest.mark.parametrize("where", ["memmap", "memory", "device"])
+def test_every_tensor_of_a_batch_is_pinned_and_sent_to_a_gpu_without_waiting(tiny_store, monkeypatch, where):
+    data = data_in(where, tiny_store, CUT)
+    data.trainer.strategy.root_device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    loader = data.train_dataloader()
+    assert loader.pin_memory
+    batch = loader.dataset.__getitems__(next(iter(loader.batch_sampler)))
+    tensors = {name: value.as_subclass(Travelling) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    assert tensors.keys() == {"index", "labels", "cuts" if where == "device" else "ecg"}
+    sent = move_data_to_device(pin_memory({**batch, **tensors}), torch.device("cuda", 0))
+    assert all(sent[name].pinned and not sent[name].waited_for for name in tensors)
+
+
+def test_nothing_is_pinned_for_a_fit_on_the_cpu_of_a_machine_with_a_gpu(tiny_store, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not data_in("memmap", tiny_store, CUT).train_dataloader().pin_memory
 
 
 # --- how much memory ---
