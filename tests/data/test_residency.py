@@ -43,7 +43,7 @@ def all_batches(data, *, epochs=2):
     for epoch in range(epochs):
         training.batch_sampler.set_epoch(epoch)
         loaders.append([*training])
-    loaders += [[*data.val_dataloader()], [*data.feature_loader()]]
+    loaders += [[*data.val_dataloader()], *([*data.feature_loader(split)] for split in ("train", "val"))]
     return [data.on_after_batch_transfer(batch, 0) for batches in loaders for batch in batches]
 
 
@@ -216,7 +216,7 @@ def test_signals_lie_there_as_they_are_stored_and_in_the_backbones_leads(tiny_st
 @ELSEWHERE
 def test_signals_can_be_left_out_wherever_they_lie(tiny_store, where):
     data = data_in(where, tiny_store, CUT)
-    data.leave_signals_out(True)
+    data.leave_signals_out(train=True, evaluation=True)
     assert all(batch.keys() == {"index", "labels", "num_global", "first"} for batch in all_batches(data))
 
 
