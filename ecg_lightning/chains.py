@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -238,28 +239,38 @@ class WindowFilter(BatchStep):
 
     def __call__(self, ecg: Signal) -> Signal:
         """``ecg`` (..., lead, time) in mV -> filtered, the same shape."""
-        if isinstance(ecg, np.ndarray):
-            return ecg @ _filter_matrix(self, ecg.shape[-1])
-        import torch
-
-        with torch.autocast(ecg.device.type, enabled=False):  # half a precision would leave a hundredth of the wander
-            return ecg @ _filter_tensor(self, ecg.shape[-1], ecg.dtype, ecg.device)
+        return _filtered((self,), ecg)
 
 
-@lru_cache(maxsize=8)
-def _filter_matrix(step: WindowFilter, num_time_points: int) -> NDArray[np.float64]:
-    """Row i is what the filter makes of an impulse at time point i."""
-    from scipy.signal import butter, sosfiltfilt
-
-    sections = butter(step.order, step.cutoff, btype=step.kind, fs=step.sampling_rate, output="sos")
-    return np.ascontiguousarray(sosfiltfilt(sections, np.eye(num_time_points), axis=-1))
-
-
-@lru_cache(maxsize=8)
-def _filter_tensor(step: WindowFilter, num_time_points: int, dtype: "torch.dtype", device: "torch.device") -> "Tensor":
+def _filtered(steps: tuple[WindowFilter, ...], ecg: Signal) -> Signal:
+    """``ecg`` (..., lead, time) behind filters that follow one another: one product, however many they are."""
+    if isinstance(ecg, np.ndarray):
+        return ecg @ _filter_matrix(steps, ecg.shape[-1])
     import torch
 
-    return torch.from_numpy(_filter_matrix(step, num_time_points)).to(device, dtype)
+    with torch.autocast(ecg.device.type, enabled=False):  # half a precision would leave a hundredth of the wander
+        return ecg @ _filter_tensor(steps, ecg.shape[-1], ecg.dtype, ecg.device)
+
+
+@lru_cache(maxsize=8)
+def _filter_matrix(steps: tuple[WindowFilter, ...], num_time_points: int) -> NDArray[np.float64]:
+    """Row i is what the filters make of an impulse at time point i."""
+    from scipy.signal import butter, sosfiltfilt
+
+    impulses = np.eye(num_time_points)
+    for step in steps:
+        sections = butter(step.order, step.cutoff, btype=step.kind, fs=step.sampling_rate, output="sos")
+        impulses = sosfiltfilt(sections, impulses, axis=-1)
+    return np.ascontiguousarray(impulses)
+
+
+@lru_cache(maxsize=8)
+def _filter_tensor(
+    steps: tuple[WindowFilter, ...], num_time_points: int, dtype: "torch.dtype", device: "torch.device"
+) -> "Tensor":
+    import torch
+
+    return torch.from_numpy(_filter_matrix(steps, num_time_points)).to(device, dtype)
 
 
 @dataclass(frozen=True)
@@ -360,9 +371,13 @@ def run_record_chain(chain: Sequence[Step], ecg: NDArray[np.float64], record_rat
 
 def run_batch_chain(chain: Sequence[Step], ecg: Signal) -> Signal:
     """Runs the steps behind the crop over windows (..., lead, time)."""
-    for step in chain:
-        assert isinstance(step, BatchStep)
-        ecg = step(ecg)
+    for kind, steps in groupby(chain, type):
+        if kind is WindowFilter:
+            ecg = _filtered(tuple(step for step in steps if isinstance(step, WindowFilter)), ecg)
+            continue
+        for step in steps:
+            assert isinstance(step, BatchStep)
+            ecg = step(ecg)
     return ecg
 
 

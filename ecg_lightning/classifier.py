@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ecg_lightning.backbones import Backbone, load_weights
+from ecg_lightning.compiling import CompileMode, compile_in_place, is_compiled, told_of_lengths, uncompile
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores, SplitScores
-from ecg_lightning.optim import parameter_groups
+from ecg_lightning.optim import adamw, parameter_groups
 from ecg_lightning.stochastic_depth import draw_coins, forget_coins
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ECGClassifier(LightningModule):
         dropout: dropout on the features in front of the head.
         pos_weight: `balanced` weights a label's positives by its (known) negatives / positives in the training split.
         seed: of all random draws of the training steps (linked from seed_everything on the command line).
+        compile: a mode of `torch.compile` that `fit` runs the backbone in; none: as written.
     """
 
     pos_weight: Tensor
@@ -50,6 +52,7 @@ class ECGClassifier(LightningModule):
         dropout: float = 0.0,
         pos_weight: Literal["none", "balanced"] = "none",
         seed: int = 42,
+        compile: CompileMode | None = None,
     ) -> None:
         super().__init__()
         if not label_names:
@@ -62,6 +65,7 @@ class ECGClassifier(LightningModule):
         self.weights, self.weights_sha256 = weights, weights_sha256
         self.balanced = pos_weight == "balanced"
         self.seed = seed
+        self.compile_mode = compile
         self.resumes = False
         """Whether a checkpoint brings all weights: at `setup` the trainer does not yet know of it."""
         self.frozen_features: FrozenFeatures | None = None
@@ -75,8 +79,12 @@ class ECGClassifier(LightningModule):
         return logits
 
     def setup(self, stage: str) -> None:
-        """Loads the pre-trained weights and weighs the positives, unless a checkpoint brings both."""
-        if stage != "fit" or self.resumes:
+        """Compiles; loads the pre-trained weights and weighs the positives, unless a checkpoint brings both."""
+        if stage != "fit":
+            return
+        if self.compile_mode is not None:
+            compile_in_place(self.backbone, self.compile_mode)
+        if self.resumes:
             return
         if self.weights is not None:
             log.info("%s", load_weights(self.backbone, self.weights, sha256=self.weights_sha256))
@@ -84,6 +92,11 @@ class ECGClassifier(LightningModule):
             labels = torch.from_numpy(self.trainer.datamodule.train_labels())  # type: ignore[attr-defined]
             negatives, positives = ((labels == truth).sum(dim=0).double() for truth in (0, 1))
             self.pos_weight.copy_(negatives / positives.clamp(min=1))
+
+    def teardown(self, stage: str) -> None:
+        """Takes the compiled form off: predictions, exports and other commands run the backbone as written."""
+        if is_compiled(self.backbone):
+            uncompile(self.backbone)
 
     def window_logits(self, batch: Batch) -> Tensor:
         """Logits (batch, window, label); the frozen backbone's features are looked up where they are known already."""
@@ -93,8 +106,9 @@ class ECGClassifier(LightningModule):
         else:
             ecg = batch["ecg"]
             train = torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
+            windows = told_of_lengths(self.backbone, ecg.flatten(0, 1))
             with torch.set_grad_enabled(train):
-                features = self.backbone(ecg.flatten(0, 1)).unflatten(0, ecg.shape[:2])
+                features = self.backbone(windows).unflatten(0, ecg.shape[:2])
         logits: Tensor = self.head(self.dropout(features))
         return logits
 
@@ -135,7 +149,8 @@ class ECGClassifier(LightningModule):
         """
         losses = self.record_losses(self.window_logits(batch), batch["labels"])
         loss = losses.sum() * (self.trainer.world_size / batch["num_global"])
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, prog_bar=True)
+        # Not `prog_bar`: Lightning would read it from the device, and wait, after every batch (see `screen.LossBar`).
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -173,7 +188,8 @@ class ECGClassifier(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over all groups from the start, in every phase; `PostTraining` sets rates and weight decay per step."""
-        return torch.optim.AdamW(parameter_groups(self.backbone, self.head), lr=0.0, weight_decay=0.0)
+        clips = self._trainer is not None and bool(self.trainer.gradient_clip_val)
+        return adamw(parameter_groups(self.backbone, self.head), unscales=not clips)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names the labels in the order of the head's outputs."""

@@ -1,14 +1,19 @@
-"""Parameter groups, and learning rates as pure functions of the step in a phase: nothing to store or resume."""
+"""Parameter groups, the optimizer over them, and learning rates as pure functions of the step: nothing to resume."""
 
+import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
+
+log = logging.getLogger(__name__)
 
 Shape = Literal["constant", "cosine"]
 HEAD = "head"
+FUSED_ON = ("cpu", "cuda")
+"""Devices on which AdamW's fused kernel is tried out; torch 2.6 and later have it on both."""
 
 
 class Layered(Protocol):
@@ -48,6 +53,31 @@ def parameter_groups(backbone: Layered, head: nn.Module) -> list[dict[str, Any]]
         {"params": [*named.values()], "names": [*named], "layer": HEAD if layer == top else layer, "decay": decay}
         for (layer, decay), named in sorted(members.items(), key=lambda item: item[0])
     ]
+
+
+def adamw(groups: Sequence[dict[str, Any]], *, unscales: bool = True) -> AdamW:
+    """AdamW over `parameter_groups`, one fused kernel for all tensors where the device has it; rates are set per step.
+
+    Args:
+        groups: as `parameter_groups` gives them.
+        unscales: whether the kernel may divide float16's scaled gradients itself; False leaves that to the scaler, as
+            clipping needs it: Lightning refuses to clip what it takes to be scaled still, in bfloat16 as well.
+    """
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    fused = all(p.device.type in FUSED_ON and p.is_floating_point() for p in parameters)
+    if not fused:
+        kinds = sorted({f"{p.dtype} on {p.device.type}" for p in parameters})
+        log.info("AdamW is not fused: the network holds %s", ", ".join(kinds))
+    optimizer = AdamW(groups, lr=0.0, weight_decay=0.0, fused=fused)
+    optimizer._step_supports_amp_scaling = fused and unscales
+    optimizer.register_load_state_dict_pre_hook(_keep_kernel)
+    return optimizer
+
+
+def _keep_kernel(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint brings the kernel of the machine that wrote it, and would set it here unasked."""
+    own = {name: optimizer.param_groups[0][name] for name in ("fused", "foreach")}
+    return {**state, "param_groups": [{**group, **own} for group in state["param_groups"]]}
 
 
 def scheduled(

@@ -99,6 +99,12 @@ class PostTraining(Callback):
                 f"post_training.fine_tune.freeze_layers is {self.fine_tune.freeze_layers}, the backbone has "
                 f"{layers + 1}: nothing of it would be trained; set {layers} or less, or fine_tune.epochs=0"
             )
+        if classifier.compile_mode is not None and self.drop_path_mode == "subset" and self.drop_path_rate:
+            raise UsageError(
+                f"model.compile is {classifier.compile_mode!r} and post_training.drop_path_mode is 'subset': how many "
+                "records a branch keeps changes with every step, and each number would be compiled anew; "
+                "set post_training.drop_path_mode=mask, or leave model.compile out"
+            )
         stoppers = [one for one in trainer.callbacks if isinstance(one, EarlyStopping)]  # type: ignore[attr-defined]
         if stoppers and self.probe.epochs and self.fine_tune.epochs:
             raise UsageError(
@@ -183,7 +189,8 @@ class PostTraining(Callback):
         step = (epoch if probing else epoch - self.probe.epochs) * steps_per_epoch + batch_idx // accumulate
         rates = layer_rates(plan, step, steps_per_epoch, _ecg_classifier(pl_module).backbone.num_layers)
         set_rates(trainer.optimizers[0], rates, plan.weight_decay)
-        if trainer._logger_connector.should_update_logs:  # the trainer's bookkeeping of three figures is not cheap
+        if trainer._logger_connector.should_update_logs or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            # Each figure is a copy to the device that the host waits for: only where it is written down.
             pl_module.log_dict({"rate/head": rates[HEAD], "rate/stem": rates[0], "phase": float(not probing)})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

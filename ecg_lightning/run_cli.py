@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ecg_lightning.backbones import weights_digest
@@ -20,6 +20,7 @@ from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.errors import UsageError
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.runs import Resume, RunFolder
+from ecg_lightning.screen import LossBar
 from ecg_lightning.termination import EndTogether
 from ecg_lightning.tracking import MetricsFile
 
@@ -144,7 +145,7 @@ class RunCLI(LightningCLI):
         self.loggers = [self.metrics_file, *_listed(trainer.logger)] if fitting else []
         callbacks: list[Callback] = _listed(trainer.callbacks)
         if trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar(leave=False))
+            callbacks.append(LossBar(leave=False))
         if fitting:
             callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
             callbacks.append(EndTogether(self.run_folder))

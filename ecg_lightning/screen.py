@@ -2,12 +2,15 @@
 
 import logging
 import sys
+import time
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ecg_lightning.backbones import backbone_card
 from ecg_lightning.classifier import ECGClassifier
@@ -35,6 +38,33 @@ _HIDDEN_LINES = (
     "Loaded model weights",
     "Restored all states",
 )
+
+
+BAR_SECONDS = 0.5
+"""Between two looks at the loss."""
+
+
+class LossBar(RichProgressBar):
+    """Rich's bar with the training loss, drawn twice a second: each look at the loss waits for the device.
+
+    Lightning's own reads it, and draws, after every batch.
+    """
+
+    _drawn = float("-inf")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Draws where it is time, and behind the last batch."""
+        now = time.monotonic()
+        if now - self._drawn >= BAR_SECONDS or batch_idx + 1 == self.total_train_batches:
+            self._drawn = now
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Adds the loss of the batch just trained."""
+        loss = trainer.callback_metrics.get("train/loss")
+        return super().get_metrics(trainer, pl_module) | ({} if loss is None else {"train/loss": float(loss)})
 
 
 def set_up_screen() -> None:
@@ -115,6 +145,7 @@ def log_plan(plan: PostTraining, classifier: ECGClassifier, data: PTBXLDataModul
     )  # fmt: skip
     log.info("%s x %d, precision %s", trainer.strategy.root_device.type, trainer.world_size, trainer.precision)
     warn_of_pretraining(classifier)
+    warn_of_empty_statistics(plan, classifier)
 
 
 def warn_of_pretraining(classifier: ECGClassifier) -> None:
@@ -128,4 +159,22 @@ def warn_of_pretraining(classifier: ECGClassifier) -> None:
         logging.getLogger(f"{_OWN}.plan").warning(
             "PTB-XL %s in the pre-training of the published %s, so that scores on it may flatter these weights; "
             "pre-trained on: %s", seen, name, card.pretraining_data,
+        )  # fmt: skip
+
+
+def warn_of_empty_statistics(plan: PostTraining, classifier: ECGClassifier) -> None:
+    """Says so where the probe would read through batch norms that have never seen a record, as in a random start.
+
+    In evaluation mode such a norm passes on what it gets, so that features of a deep network can grow by powers of ten.
+    """
+    empty = [
+        name
+        for name, module in classifier.backbone.named_modules()
+        if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None and not module.num_batches_tracked
+    ]
+    if plan.probe.epochs and classifier.weights is None and empty:
+        logging.getLogger(f"{_OWN}.plan").warning(
+            "the probe freezes a backbone in which %d batch norms, the first %s, have no statistics yet: its features "
+            "mean little; load weights (--model.weights FILE), or leave the probe out (--config "
+            "recipe/plain_fine_tuning)", len(empty), empty[0],
         )  # fmt: skip

@@ -27,6 +27,7 @@ class StochasticDepth(nn.Module):
     drop_prob: float
     mode: Mode
     coins: Tensor | None
+    kept: Tensor | None
 
     def __init__(self, block: int, drop_prob: float = 0.0, mode: Mode = "mask") -> None:
         """``block``: index of the residual block over the whole depth, 0 first; two branches of a block share it."""
@@ -35,6 +36,7 @@ class StochasticDepth(nn.Module):
         self.drop_prob = checked_rate("drop_prob", drop_prob)
         self.mode = _checked_mode(mode)
         self.coins = None  # (batch,) bool, True where the branch is kept; None: drawn here
+        self.kept = None  # (kept,) int64, where the coins are True, known without asking the device; None: asked
 
     def forward(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """``x`` (batch, ...) -> what is added to the identity, shape of ``branch(x)``.
@@ -51,12 +53,20 @@ class StochasticDepth(nn.Module):
             )
         scale = 0.0 if self.drop_prob == 1.0 else 1.0 / (1.0 - self.drop_prob)
         if self.mode == "subset":
-            kept = keep.nonzero().squeeze(1)
-            y = branch(x[kept])
-            return y.new_zeros(len(x), *y.shape[1:]).index_copy(0, kept, y * scale)
+            return self._of_kept(x, branch, keep, scale)
         y = branch(x)
         factor = (keep * scale).to(y.dtype).view(-1, *[1] * (y.ndim - 1))
         return y * factor
+
+    def _of_kept(self, x: Tensor, branch: Callable[[Tensor], Tensor], keep: Tensor, scale: float) -> Tensor:
+        if self.kept is None or torch.compiler.is_compiling():  # traced, places leave their number open
+            kept = keep.nonzero().squeeze(1)
+        elif len(self.kept) == len(x):
+            return branch(x) * scale
+        else:
+            kept = self.kept
+        y = branch(x[kept])
+        return y.new_zeros(len(x), *y.shape[1:]).index_copy_(0, kept, y * scale)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
@@ -100,15 +110,26 @@ def draw_coins(
 ) -> None:
     """Draws the coins of one step for a global batch of ``num_records`` and keeps those of this process's ``rows``."""
     drops = branches(model)
-    uniform = torch.rand(len(drops), num_records, generator=generator)[:, rows].to(device, non_blocking=True)
-    for drop, draws in zip(drops, uniform, strict=True):
-        drop.coins = draws >= drop.drop_prob
+    rates = torch.tensor([drop.drop_prob for drop in drops]).unsqueeze(1)
+    coins = torch.rand(len(drops), num_records, generator=generator)[:, rows] >= rates
+    subset = any(drop.mode == "subset" for drop in drops)
+    places = coins.nonzero()[:, 1] if subset else coins.new_empty(0, dtype=torch.int64)
+    counts = coins.sum(dim=1).tolist() if subset else [0] * len(drops)
+    kept_places = torch.split(_sent(places, device), counts)
+    for drop, own, kept in zip(drops, _sent(coins, device), kept_places, strict=True):
+        drop.coins, drop.kept = own, kept if subset else None
 
 
 def forget_coins(model: nn.Module) -> None:
     """Lets every branch draw its own coins again."""
     for drop in branches(model):
-        drop.coins = None
+        drop.coins = drop.kept = None
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device that the host does not wait for: from pinned memory, which plain pages would not allow."""
+    pinned = tensor.contiguous().pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def checked_rate(name: str, rate: float) -> float:

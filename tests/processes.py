@@ -35,16 +35,18 @@ def kill_group() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def environment() -> dict[str, str]:
+    """One thread a process, our test modules importable, nothing of a launcher around the tests."""
+    path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    others = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    return {**others, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
+
+
 def run_cli(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """``python -m ecg_lightning ...`` in a process group of its own, one thread a process."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")},
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(TESTS),
-    }
     process = subprocess.Popen(
         [sys.executable, "-m", "ecg_lightning", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -135,3 +137,18 @@ class TerminateAt(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.current_epoch == self.epoch and trainer.is_global_zero:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class CompiledBy(Callback):
+    """Puts another compiler in place of inductor, which takes minutes."""
+
+    def __init__(self, backend: str) -> None:
+        import ecg_lightning.compiling
+
+        ecg_lightning.compiling.BACKEND = backend
+
+
+def compiled_by(backend: str, more: str | None = None) -> list[str]:
+    """Flags of a compiled fit; ``more`` is another callback's spec."""
+    spec = f'{{"class_path": "processes.CompiledBy", "init_args": {{"backend": "{backend}"}}}}'
+    return ["--model.compile", "default", "--trainer.callbacks", f"[{spec}{', ' + more if more else ''}]"]

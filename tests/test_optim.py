@@ -1,3 +1,4 @@
+import logging
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from tiny import norm_net, tiny_vit
 from torch import nn
 
-from ecg_lightning.optim import HEAD, layer_scale, parameter_groups, scheduled, set_rates
+from ecg_lightning.optim import HEAD, adamw, layer_scale, parameter_groups, scheduled, set_rates
 
 backbones = pytest.mark.parametrize("build", [tiny_vit, norm_net, lambda: tiny_vit(readout="mean")])
 
@@ -151,3 +152,71 @@ def test_a_cleared_optimizer_with_rates_per_group_equals_a_new_adamw_bit_for_bit
         steps(vit, head, optimizer, 3, seed=2)
         ends.append([p.detach() for p in [*vit.parameters(), *head.parameters()]])
     assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+def one_step(optimizer, parameters):
+    for parameter, gradient in zip(
+        parameters, torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1)), strict=True
+    ):
+        parameter.grad = gradient.clone()
+    optimizer.step()
+
+
+def three_parameters():
+    return [nn.Parameter(torch.ones(4, 5)) for _ in range(3)]
+
+
+def plain_group(parameters):
+    return [{"params": parameters, "lr": 0.1}]
+
+
+def test_the_optimizer_is_fused_where_the_device_has_the_kernel_and_steps_as_the_plain_one():
+    ours, theirs = three_parameters(), three_parameters()
+    optimizer = adamw(plain_group(ours))
+    assert {group["fused"] for group in optimizer.param_groups} == {True}
+    plain = torch.optim.AdamW(plain_group(theirs), weight_decay=0.0, foreach=False)
+    for _ in range(3):
+        one_step(optimizer, ours)
+        one_step(plain, theirs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_that_the_kernel_cannot_take_is_trained_unfused_and_said_so(caplog):
+    with caplog.at_level(logging.INFO, "ecg_lightning"):
+        optimizer = adamw(plain_group([nn.Parameter(torch.ones(2, dtype=torch.complex64))]))
+    assert optimizer.param_groups[0]["fused"] is False
+    assert "AdamW is not fused: the network holds torch.complex64 on cpu" in caplog.text
+
+
+@pytest.mark.parametrize("fused", [True, False, None])
+def test_a_checkpoint_does_not_bring_the_kernel_of_the_machine_that_wrote_it(fused):
+    theirs, ours = three_parameters(), three_parameters()
+    written = torch.optim.AdamW(plain_group(theirs), fused=fused)
+    one_step(written, theirs)
+    optimizer = adamw(plain_group(ours))
+    optimizer.load_state_dict(written.state_dict())
+    assert {group["fused"] for group in optimizer.param_groups} == {True}
+    assert written.param_groups[0]["fused"] is fused
+    one_step(optimizer, ours)
+
+
+@pytest.mark.parametrize("unscales", [True, False])
+def test_only_an_optimizer_whose_gradients_are_not_clipped_divides_scaled_ones_itself(unscales):
+    parameters = three_parameters()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer = adamw(plain_group(parameters), unscales=unscales)
+    plain = three_parameters()
+    expected = adamw(plain_group(plain))
+    one_step(expected, plain)
+    scaler.scale(torch.zeros(()))
+    for parameter, gradient in zip(
+        parameters, torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1)), strict=True
+    ):
+        parameter.grad = gradient * 1024
+    if not unscales:
+        scaler.unscale_(optimizer)
+        assert max(float(parameter.grad.abs().max()) for parameter in parameters) < 10
+    scaler.step(optimizer)
+    for ours, theirs in zip(parameters, plain, strict=True):  # the step itself is the same at any scale
+        torch.testing.assert_close(optimizer.state[ours]["exp_avg"], expected.state[theirs]["exp_avg"])
+        torch.testing.assert_close(ours, theirs)

@@ -190,6 +190,28 @@ def test_a_global_batch_has_the_same_coins_however_many_processes_slice_it(cuts)
     assert torch.equal(torch.cat(parts, dim=1), coins(slice(None)))
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(2, 5), slice(6, 6)])
+def test_places_of_kept_records_are_where_the_coins_fell(rows):
+    """So that subset mode need not ask the device for them."""
+    model = nn.ModuleList(StochasticDepth(block, 0.5, "subset") for block in range(6))
+    draw_coins(model, RECORDS, rows, seeded(5), torch.device("cpu"))
+    assert torch.equal(torch.stack([drop.coins for drop in branches(model)]), coins(rows))
+    for drop in branches(model):
+        assert torch.equal(drop.kept, drop.coins.nonzero().squeeze(1))
+    forget_coins(model)
+    assert {drop.kept for drop in branches(model)} == {None}
+
+
+def test_subset_mode_with_places_known_equals_the_mask():
+    ends = []
+    for mode in ("mask", "subset"):
+        vit = tiny_vit()
+        set_drop_path(vit, 0.6, "uniform", mode)
+        draw_coins(vit, RECORDS, slice(None), seeded(3), torch.device("cpu"))
+        ends.append(vit(torch.randn(RECORDS, 12, 1000, generator=seeded())))
+    torch.testing.assert_close(*ends)
+
+
 def test_coins_of_another_seed_are_others():
     assert not torch.equal(coins(slice(None), 64), coins(slice(None), 64, seed=6))
 
