@@ -1,5 +1,6 @@
 """Checkpoints of a run: the best of each phase, the last always; written whole or not at all."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from ecg_lightning.errors import UsageError
 from ecg_lightning.frozen_backbone import PREFIX, FrozenBackbone, completed
@@ -82,12 +84,14 @@ class RunCheckpoints(Checkpoint):
             return
         phase = PostTraining.of(trainer).phase_at(trainer.current_epoch)
         auroc, self._auroc = self._auroc, None
-        if auroc is not None and auroc > self.best.get(phase, float("-inf")):
+        better = auroc is not None and auroc > self.best.get(phase, float("-inf"))
+        if auroc is not None and better:
             self.best[phase] = auroc
+        if better or phase not in self.best:  # nothing to choose by, so far: the latest
             self._save(trainer, BEST[phase])
-        elif phase not in self.best:  # nothing to choose by, so far: the latest
-            self._save(trainer, BEST[phase])
-        self._save(trainer, "last.ckpt")
+            self._link(BEST[phase], "last.ckpt")
+        else:
+            self._save(trainer, "last.ckpt")
 
     def _save(self, trainer: Trainer, name: str) -> None:
         for file in _metrics_files(trainer):
@@ -106,6 +110,15 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """So that a resumed run does not take a worse epoch for its best."""
         self.best = dict(state_dict["best"])
+
+    @rank_zero_only
+    def _link(self, name: str, other: str) -> None:
+        """Two names of one file, where the file system knows such: what is the same is not written twice."""
+        with whole_file(self.run.checkpoints / other) as temporary:
+            try:
+                temporary.hardlink_to(self.run.checkpoints / name)
+            except OSError:
+                shutil.copyfile(self.run.checkpoints / name, temporary)
 
 
 def _metrics_files(trainer: Trainer) -> list[MetricsFile]:

@@ -88,9 +88,8 @@ def _ranked_scores(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
     One sort for all labels. `evaluate.ranking` is the counterpart for many weightings of one label; over labels, its
     loop takes twice the time.
     """
-    known = (labels <= 1).T.contiguous()
-    scores, order = probabilities.T.masked_fill(~known, -torch.inf).sort(dim=1, descending=True)
-    carries, known = (labels == 1).T.gather(1, order), known.gather(1, order)
+    scores, order = probabilities.T.contiguous().sort(dim=1, descending=True)
+    carries, known = (flags.T.gather(1, order) for flags in (labels == 1, labels <= 1))
     hits, seen = (flags.cumsum(dim=1, dtype=torch.int32).flatten() for flags in (carries, known))
     num_positive, num_known = (flags.sum(dim=1) for flags in (carries, known))
     # Only places of positives count in either sum; a place counts over all labels, one behind the other.

@@ -251,7 +251,7 @@ def freeze(backbone: Backbone, num_layers: int) -> None:
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(backbone.layer_of(name) >= num_layers)
     for module in backbone.modules():
-        if _frozen(module):
+        if module.training and _frozen(module):  # what lies in a frozen module rests already
             module.eval()
 
 

@@ -490,6 +490,25 @@ def test_the_best_checkpoint_is_the_phases_own_and_last_is_the_last(tiny_store, 
     assert epochs_behind(files) == {"probe-best.ckpt": 1, "finetune-best.ckpt": 4, "last.ckpt": 5}
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_an_epoch_that_is_the_best_is_written_once_under_both_names(tiny_store, tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr("pathlib.Path.hardlink_to", refused)
+    checkpoints(tiny_store, tmp_path, plan(0, 2), 0.8, 0.9)
+    best, last = (tmp_path / "run" / "checkpoints" / name for name in ("finetune-best.ckpt", "last.ckpt"))
+    assert best.read_bytes() == last.read_bytes()
+    assert best.samefile(last) == links
+
+
+def refused(path, target):
+    raise OSError("this file system knows no links")
+
+
+def test_a_best_checkpoint_stays_as_it_is_when_the_last_goes_on(tiny_store, tmp_path):
+    files = checkpoints(tiny_store, tmp_path, plan(0, 3), 0.8, 0.7, 0.6)
+    assert epochs_behind(files) == {"finetune-best.ckpt": 1, "last.ckpt": 3}
+
+
 def test_a_tie_keeps_the_earlier_epoch(tiny_store, tmp_path):
     assert epochs_behind(checkpoints(tiny_store, tmp_path, plan(0, 3), 0.8, 0.9, 0.9))["finetune-best.ckpt"] == 2
 
@@ -530,6 +549,7 @@ def test_checkpoints_inside_an_epoch_come_as_often_as_asked(tiny_store, tmp_path
     class Io(AtomicCheckpointIO):
         def save_checkpoint(self, checkpoint, path, storage_options=None):
             written.append(next_position(checkpoint["loops"]["fit_loop"]))
+            super().save_checkpoint(checkpoint, path, storage_options)
 
     train(
         tmp_path, tiny_store, plan(0, 1), RunCheckpoints(RunFolder(tmp_path / "run"), every),
