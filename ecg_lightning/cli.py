@@ -50,6 +50,9 @@ COMMANDS = {
     "experiment": Command(
         "ecg_lightning.experiment", "experiment", "fit and test a grid of runs, one folder each", "grid", "flags"
     ),
+    "report": Command(
+        "ecg_lightning.report.command", "report", "one page, figures and tables on runs and experiments", bare="runs"
+    ),
 }
 OWN_PARSER = {"fit", "validate", "test"}
 """Commands that take the arguments as they are: LightningCLI parses them."""

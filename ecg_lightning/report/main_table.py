@@ -1,0 +1,134 @@
+"""The main table: every recipe with its intervals, and what it gains over plain fine-tuning."""
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+from ecg_lightning.evaluate.compare import Difference
+from ecg_lightning.evaluate.evaluation import Figure
+from ecg_lightning.evaluate.protocols import Group as LabelGroup
+from ecg_lightning.report.judged import Judged
+from ecg_lightning.report.published_figures import Published
+from ecg_lightning.report.sheets import Cell, Estimate, Sheet
+
+_HEAD = (
+    *("macro AUROC [95 %]", "SD over seeds", "gain [95 %]", "relative gain", "p"),
+    *("macro AUPRC [95 %]", "AUPRC gain [95 %]"),
+)
+
+
+def main_sheets(judged: Sequence[Judged], published: Sequence[Published]) -> list[Sheet]:
+    """One table for each protocol, split and set of folds: figures of different ones never stand in one."""
+    kinds = list(dict.fromkeys(kind_of(one) for one in judged))
+    return [
+        _sheet(
+            f"main{'' if len(kinds) == 1 else f'_{number}'}", [one for one in judged if kind_of(one) == kind], published
+        )
+        for number, kind in enumerate(kinds, start=1)
+    ]
+
+
+def kind_of(one: Judged) -> tuple[str, ...]:
+    """Protocol, split, store, folds and rule of the records; tasks stand below one another."""
+    protocol, split, _, *rest = one.identity
+    return protocol, split, *rest
+
+
+def _sheet(name: str, judged: Sequence[Judged], published: Sequence[Published]) -> Sheet:
+    with_fractions = len({one.group.fraction for one in judged}) > 1
+    rows: list[tuple[Cell, ...]] = []
+    for task in dict.fromkeys(group.task for one in judged for group, _ in one.evaluation.groups):
+        of_task = [row for one in judged for row in _rows(one, task, with_fractions)]
+        rows += of_task + [_published(one, with_fractions) for one in published if one.task == task and of_task]
+    head = ("task", "recipe", *(["fraction"] if with_fractions else []), "labels", "seeds", *_HEAD)
+    return Sheet(name, _caption(judged, bool(published)), head, tuple(rows), frozenset({0, 1}))
+
+
+def _caption(judged: Sequence[Judged], with_published: bool) -> str:
+    evaluation = judged[0].evaluation
+    records = {one.evaluation.task: one.evaluation.num_records for one in judged}
+    counted = ", ".join(f"{task} {number:,}" for task, number in records.items())
+    folds = ", ".join(map(str, judged[0].files[0].meta.get("folds", []))) or "not said"
+    text = (
+        f"Protocol {evaluation.protocol}, {evaluation.split} split, fold(s) {folds}, records: {counted}. In brackets: "
+        f"95 % interval of the mean over the seeds, from {evaluation.options.draws:,} draws of patients; it knows "
+        "nothing of other seeds, whose spread is the SD. Gain: paired with plain fine-tuning of the same setting by "
+        "record and seed; relative: per cent of its figure; p: permutation test of the AUROC, not corrected for the "
+        "number of rows."
+    )
+    return text + (" †: published, not measured here, no interval." if with_published else "")
+
+
+def _rows(one: Judged, task: str, with_fractions: bool) -> Iterator[tuple[Cell, ...]]:
+    for place, (group, figures) in enumerate(one.evaluation.groups):
+        if group.task != task or _repeats(one, place):
+            continue
+        cells: list[Cell] = [task, one.group.label]
+        cells += [f"{100 * one.group.fraction:g} %"] if with_fractions else []
+        cells += [_labels(group, one), len(one.seeds), estimate(figures["auroc"]), _spread(figures["auroc"])]
+        if one.comparison is None:
+            cells += ["(baseline)" if one.group.is_plain else None, None, None, estimate(figures["auprc"]), None]
+        else:
+            gains = one.comparison.groups[place][1]
+            relative = Estimate(relative_gain(one, place), digits=1, signed=True, unit=" %")
+            cells += [gain(gains["auroc"]), relative, Estimate(gains["auroc"].p_permutation)]
+            cells += [estimate(figures["auprc"]), gain(gains["auprc"])]
+        yield tuple(cells)
+
+
+def _published(one: Published, with_fractions: bool) -> tuple[Cell, ...]:
+    ours = "auroc" if "AUROC" in one.metric else "auprc"
+    value = Estimate(one.value)
+    head: list[Cell] = [one.task, f"† {one.backbone}: {one.way}", *(["100 %"] if with_fractions else [])]
+    auroc, auprc = (value, None) if ours == "auroc" else (None, value)
+    return (*head, None, None, auroc, None, None, None, None, auprc, None)
+
+
+def _repeats(one: Judged, place: int) -> bool:
+    """The frequent labels of a task where they are all of them."""
+    groups = [group for group, _ in one.evaluation.groups]
+    return groups[place].kind == "frequent" and len(groups[place].columns) == len(groups[place - 1].columns)
+
+
+def _labels(group: LabelGroup, one: Judged) -> str:
+    number = str(len(group.columns))
+    return number if group.kind == "all" else f"{number} (≥{one.evaluation.options.min_positives} positives)"
+
+
+def estimate(figure: Figure) -> Estimate:
+    """A figure and its interval over patients."""
+    return Estimate(figure.value, figure.low, figure.high)
+
+
+def gain(difference: Difference) -> Estimate:
+    """A difference and its interval."""
+    return Estimate(difference.value, difference.low, difference.high, signed=True)
+
+
+def _spread(figure: Figure) -> Cell:
+    return None if math.isnan(figure.spread) else Estimate(figure.spread)
+
+
+def relative_gain(one: Judged, place: int = 0, name: str = "auroc") -> float:
+    """The gain in per cent of plain fine-tuning's own figure, over the seeds that both have."""
+    assert one.plain is not None
+    assert one.comparison is not None
+    places = [one.plain.seeds.index(seed) for seed in one.shared]
+    base = fmean(one.plain.evaluation.per_file[file][place][name] for file in places)
+    return 100 * one.comparison.groups[place][1][name].value / base
+
+
+def in_one_sentence(one: Judged) -> str:
+    """What a recipe reaches and gains, and whether this many patients can tell it."""
+    figure = one.evaluation.groups[0][1]["auroc"]
+    seeds = f"{len(one.seeds)} seed{'s' if len(one.seeds) > 1 else ''}"
+    text = f"{one.group.task}, {one.group.label}: macro AUROC {estimate(figure)} ({seeds})"
+    if one.comparison is None:
+        return f"{text}."
+    difference = one.comparison.groups[0][1]["auroc"]
+    told = "more" if difference.low > 0 else "less" if difference.high < 0 else ""
+    word = f"{told} than" if told else "not to be told, with these patients, from"
+    return (
+        f"{text}, {gain(difference)} ({Estimate(relative_gain(one), digits=1, signed=True, unit=' %')}) against plain "
+        f"fine-tuning: {word} it at 95 %."
+    )
