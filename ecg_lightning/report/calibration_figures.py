@@ -71,7 +71,8 @@ def calibration_figure(one: Judged, name: str) -> Drawn:
     caption = (
         f"{one.group.task}, {one.group.label}: share of records that carry a label against the probability given to "
         f"it, all labels and seeds together, in ten bins of equal width (those of fewer than {_FEWEST} cells left "
-        "out); bars: 95 % interval over patients; numbers: cells in a bin, per seed. On the dotted line probabilities come true."
+        "out); bars: 95 % interval over patients. On the dotted line probabilities come true. Below: cells in a bin, "
+        "per seed."
     )
     if one.evaluation.temperatures is not None:
         caption += " Calibrated: logits divided by one temperature chosen on validation."
@@ -85,27 +86,31 @@ def _has_bars(one: Judged) -> bool:
 
 
 def _figure(one: Judged) -> Figure:
-    figure = new_figure(8.5 if _has_bars(one) else 4.6, 4)
-    left, *right = figure.subplots(1, 2 if _has_bars(one) else 1, squeeze=False)[0]
+    figure = new_figure(8.8 if _has_bars(one) else 4.8, 4.8)
+    grid = figure.add_gridspec(2, 2 if _has_bars(one) else 1, height_ratios=[5, 1])
+    upper, lower = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
     first, seed = one.files[0], one.evaluation.options.seed
-    before: list[NDArray[np.floating]] = [file.probabilities for file in one.files]
-    sets = [("as the network gives them", before)]
-    if (temperatures := one.evaluation.temperatures) is not None:
-        after: list[NDArray[np.floating]] = [
-            calibrated(file.probabilities, t) for file, t in zip(one.files, temperatures, strict=True)
-        ]
-        sets.append(("calibrated", after))
-    for place, (label, probabilities) in enumerate(sets):
+    for place, (label, probabilities) in enumerate(_sets(one)):
         bins = reliability(probabilities, first.labels, first.patient_id, seed)
-        _reliability(left, bins, label, place)
-    left.plot([0, 1], [0, 1], color="black", lw=0.7, ls=":")
-    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted probability", ylabel="share that carries the label")
-    left.set_aspect("equal")
-    left.grid()
-    left.legend(loc="upper left")
-    if right:
-        _errors(right[0], one)
+        _reliability(upper, bins, label, place)
+        _cells(lower, bins, place)
+    upper.plot([0, 1], [0, 1], color="black", lw=0.7, ls=":")
+    upper.set(xlim=(0, 1), ylim=(0, 1), xticklabels=[], ylabel="share that carries the label")
+    lower.set(xlim=(0, 1), xlabel="predicted probability", ylabel="cells", yscale="log")
+    upper.grid()
+    upper.legend(loc="upper left")
+    if _has_bars(one):
+        _errors(figure.add_subplot(grid[:, 1]), one)
     return figure
+
+
+def _sets(one: Judged) -> list[tuple[str, list[NDArray[np.floating]]]]:
+    """Probabilities as they are and, where there is a temperature, calibrated."""
+    before: list[NDArray[np.floating]] = [file.probabilities for file in one.files]
+    if (temperatures := one.evaluation.temperatures) is None:
+        return [("as the network gives them", before)]
+    after: list[NDArray[np.floating]] = [calibrated(file, t) for file, t in zip(before, temperatures, strict=True)]
+    return [("as the network gives them", before), ("calibrated", after)]
 
 
 def _reliability(axes: Axes, bins: Sequence[Bin], label: str, place: int) -> None:
@@ -113,12 +118,14 @@ def _reliability(axes: Axes, bins: Sequence[Bin], label: str, place: int) -> Non
     color = CYCLE[place]
     axes.vlines(x, [one.low for one in bins], [one.high for one in bins], color=color, lw=1.2, alpha=0.7)
     axes.plot(x, [one.observed for one in bins], color=color, marker=MARKS[place], ms=5, lw=1, label=label)
-    if place == 0:
-        for one in bins:
-            axes.annotate(
-                f"{one.cells:,}", (one.predicted, one.low), xytext=(0, -9), textcoords="offset points", ha="center",
-                size=6.5, color="#555555",
-            )  # fmt: skip
+
+
+def _cells(axes: Axes, bins: Sequence[Bin], place: int) -> None:
+    edges = np.arange(_BINS) / _BINS
+    heights = np.zeros(_BINS)
+    for one in bins:
+        heights[min(int(one.predicted * _BINS), _BINS - 1)] = one.cells
+    axes.stairs(heights, np.append(edges, 1), color=CYCLE[place], lw=1.2)
 
 
 def _errors(axes: Axes, one: Judged) -> None:

@@ -60,9 +60,10 @@ def _figure(curves: list[tuple[str, list[list[Epoch]]]]) -> Figure:
                 mec="black", mew=0.4, zorder=4,
             )  # fmt: skip
         upper.set_title(label, loc="left", pad=4)
-        lower.set(xlabel="epoch", ylim=(0, None))
+        lower.set_xlabel("epoch")
     axes[0, 0].set_ylabel("validation macro AUROC")
     axes[1, 0].set_ylabel("loss")
+    axes[1, 0].set_ylim(bottom=0)  # once all is drawn: the row shares it
     return figure
 
 

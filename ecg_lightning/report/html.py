@@ -38,10 +38,11 @@ td .bar i { background: var(--first); } td .bar.second i { background: var(--sec
 article { break-inside: avoid; }
 figure { margin: .4rem 0 1.6rem; overflow-x: auto; }
 figure img { display: block; width: 100%; min-width: 46rem; height: auto; border: 1px solid var(--line); }
-figcaption { color: var(--soft); font-size: .875rem; max-width: 62rem; margin-top: .4rem; }
+figcaption, p.caption { color: var(--soft); font-size: .875rem; max-width: 62rem; margin-top: .4rem; }
+p.caption { margin: 1.2rem 0 .3rem; break-after: avoid; }
 figure.chart, figure.paper { overflow-x: visible; } figure .wide { margin: 0; }
 figure.chart img, figure.paper img { border: 0; }
-table.report { width: 100%; } table.report caption { max-width: 62rem; }
+table.report { font-size: .83rem; } .report th, .report td { padding: .2rem .42rem; }
 details { margin: .4rem 0 1.2rem; } summary { cursor: pointer; color: var(--accent); }
 pre { overflow-x: auto; font-size: .8rem; line-height: 1.4; background: var(--band); padding: .7rem; }
 .notice { border-left: 4px solid var(--warn); background: var(--band); padding: .5rem .9rem; margin: .8rem 0;
@@ -57,8 +58,9 @@ footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line)
     --first: #1d6fa5; --second: #b5651d; --warn: #9a1b1b; }
   nav { display: none; } .wide, figure { overflow: visible; } table { font-size: 7.5pt; }
   th, td { padding: .1rem .3rem; } figure img, figure.chart img { min-width: 0 !important; filter: none; }
-  figure { break-inside: avoid; } pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7pt; }
-  details::details-content { content-visibility: visible; height: auto; } h2, h3 { break-after: avoid; }
+  figure { break-inside: avoid; } figure.paper img { max-height: 98mm; width: auto !important; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7pt; }
+  details.shown::details-content { content-visibility: visible; height: auto; } h2, h3 { break-after: avoid; }
   tr { break-inside: avoid; } td .bar i { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
@@ -176,9 +178,9 @@ def captioned(png: bytes, text: str, caption: str, *, kind: str, inches: float) 
     )
 
 
-def details(summary: str, parts: Iterable[str]) -> Html:
-    """Parts that are folded up until they are asked for; open on paper."""
-    return Html(f"<details><summary>{_cell(summary)}</summary>\n{joined_html(parts)}\n</details>")
+def details(summary: str, parts: Iterable[str], kind: str = "shown") -> Html:
+    """Parts that are folded up until they are asked for; ``shown`` ones are open on paper, ``screen`` ones are not."""
+    return Html(f'<details class="{kind}"><summary>{_cell(summary)}</summary>\n{joined_html(parts)}\n</details>')
 
 
 def verbatim(text: str) -> Html:

@@ -13,7 +13,7 @@ from ecg_lightning.evaluate.evaluation import Figure as Value
 from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.report.drawn import CYCLE, Drawn, drawn, new_figure
 from ecg_lightning.report.judged import Judged
-from ecg_lightning.report.main_table import gain
+from ecg_lightning.report.main_table import gain, is_sure
 from ecg_lightning.report.sheets import NONE, Cell, Estimate, Sheet
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -119,7 +119,8 @@ def label_sheet(one: Judged, name: str) -> Sheet:
     head += ["F1", "sensitivity", "specificity"] if decided else []
     head += ["AUROC gain [95 %]", "p (Holm)"] if gained else []
     rows = []
-    for label, counts in evaluation.counts.items():
+    common_first = sorted(evaluation.counts.items(), key=lambda item: -item[1]["positives"])
+    for label, counts in common_first:
         figures = evaluation.labels[label]
         prevalence = None if counts["prevalence"] is None else Estimate(100 * counts["prevalence"], digits=1, unit=" %")
         cells: list[Cell] = [
@@ -155,7 +156,8 @@ def gain_by_prevalence(one: Judged, name: str) -> Drawn | None:
         return None
     caption = (
         f"{one.group.task}, {one.group.label}: gain in AUROC over plain fine-tuning for each label, against its "
-        "prevalence among the test records (logarithmic axis). Bars: 95 % interval over patients; filled: the interval leaves out 0."
+        "prevalence among the test records (logarithmic axis). Bars: 95 % interval over patients; filled: p below "
+        "0.05, permutation test corrected over the labels."
     )
     return drawn(name, caption, f"Gain in AUROC against prevalence for {one.group.task}", lambda: _by_prevalence(one))
 
@@ -168,7 +170,7 @@ def _by_prevalence(one: Judged) -> Figure:
     counts = one.evaluation.counts
     for label, differences in one.comparison.labels.items():
         gained, share = differences["auroc"], 100 * counts[label]["prevalence"]
-        sure = gained.low > 0 or gained.high < 0
+        sure = is_sure(gained)
         axes.plot([share, share], [gained.low, gained.high], color=CYCLE[0], lw=1, alpha=0.6)
         axes.plot(share, gained.value, marker="o", ms=5, color=CYCLE[0], mfc=CYCLE[0] if sure else "white")
         if len(one.comparison.labels) <= _NAMED or sure:

@@ -6,26 +6,30 @@ from statistics import fmean
 
 from ecg_lightning.evaluate.compare import Difference
 from ecg_lightning.evaluate.evaluation import Figure
-from ecg_lightning.evaluate.protocols import Group as LabelGroup
 from ecg_lightning.report.judged import Judged
 from ecg_lightning.report.published_figures import Published
 from ecg_lightning.report.sheets import Cell, Estimate, Sheet
 
-_HEAD = (
-    *("macro AUROC [95 %]", "SD over seeds", "gain [95 %]", "relative gain", "p"),
-    *("macro AUPRC [95 %]", "AUPRC gain [95 %]"),
-)
+_HEAD = ("AUROC [95 %]", "SD", "AUROC gain [95 %]", "relative", "p", "AUPRC [95 %]", "AUPRC gain [95 %]")
+SURE = 0.05
+"""Below this p of the permutation test a gain is called one. It is asked, not the bootstrap's interval, which takes
+equal models for different too often where labels are rare (`evaluate.compare`)."""
 
 
 def main_sheets(judged: Sequence[Judged], published: Sequence[Published]) -> list[Sheet]:
-    """One table for each protocol, split and set of folds: figures of different ones never stand in one."""
+    """One table for each protocol, split and set of folds: figures of different ones never stand in one.
+
+    A second one, where it differs, is over the labels with enough test positives.
+    """
+    sheets = []
     kinds = list(dict.fromkeys(kind_of(one) for one in judged))
-    return [
-        _sheet(
-            f"main{'' if len(kinds) == 1 else f'_{number}'}", [one for one in judged if kind_of(one) == kind], published
-        )
-        for number, kind in enumerate(kinds, start=1)
-    ]
+    for number, kind in enumerate(kinds, start=1):
+        its = [one for one in judged if kind_of(one) == kind]
+        name = f"main{'' if len(kinds) == 1 else f'_{number}'}"
+        sheets.append(_sheet(name, its, published, "all"))
+        frequent = _sheet(f"{name}_frequent_labels", its, [], "frequent")
+        sheets += [frequent] if frequent.rows else []
+    return sheets
 
 
 def kind_of(one: Judged) -> tuple[str, ...]:
@@ -34,38 +38,42 @@ def kind_of(one: Judged) -> tuple[str, ...]:
     return protocol, split, *rest
 
 
-def _sheet(name: str, judged: Sequence[Judged], published: Sequence[Published]) -> Sheet:
+def _sheet(name: str, judged: Sequence[Judged], published: Sequence[Published], kind: str) -> Sheet:
     with_fractions = len({one.group.fraction for one in judged}) > 1
     rows: list[tuple[Cell, ...]] = []
     for task in dict.fromkeys(group.task for one in judged for group, _ in one.evaluation.groups):
-        of_task = [row for one in judged for row in _rows(one, task, with_fractions)]
+        of_task = [row for one in judged for row in _rows(one, task, kind, with_fractions)]
         rows += of_task + [_published(one, with_fractions) for one in published if one.task == task and of_task]
     head = ("task", "recipe", *(["fraction"] if with_fractions else []), "labels", "seeds", *_HEAD)
-    return Sheet(name, _caption(judged, bool(published)), head, tuple(rows), frozenset({0, 1}))
+    return Sheet(name, _caption(judged, bool(published), kind), head, tuple(rows), frozenset({0, 1}))
 
 
-def _caption(judged: Sequence[Judged], with_published: bool) -> str:
+def _caption(judged: Sequence[Judged], with_published: bool, kind: str) -> str:
     evaluation = judged[0].evaluation
     records = {one.evaluation.task: one.evaluation.num_records for one in judged}
     counted = ", ".join(f"{task} {number:,}" for task, number in records.items())
     folds = ", ".join(map(str, judged[0].files[0].meta.get("folds", []))) or "not said"
     text = (
-        f"Protocol {evaluation.protocol}, {evaluation.split} split, fold(s) {folds}, records: {counted}. In brackets: "
-        f"95 % interval of the mean over the seeds, from {evaluation.options.draws:,} draws of patients; it knows "
-        "nothing of other seeds, whose spread is the SD. Gain: paired with plain fine-tuning of the same setting by "
-        "record and seed; relative: per cent of its figure; p: permutation test of the AUROC, not corrected for the "
-        "number of rows."
+        f"Macro AUROC and AUPRC. Protocol {evaluation.protocol}, {evaluation.split} split, fold(s) {folds}, records: "
+        f"{counted}. In brackets: 95 % interval of the mean over the seeds, from {evaluation.options.draws:,} draws of "
+        "patients; it knows nothing of other seeds, whose standard deviation is SD. Gain: paired with plain "
+        "fine-tuning of the same setting by record and seed; relative: in per cent of its AUROC; p: permutation test "
+        "of the AUROC gain, not corrected for the number of rows."
     )
+    if kind == "frequent":
+        return (
+            f"As the table above, over the labels with {evaluation.options.min_positives} or more test positives alone."
+        )
     return text + (" †: published, not measured here, no interval." if with_published else "")
 
 
-def _rows(one: Judged, task: str, with_fractions: bool) -> Iterator[tuple[Cell, ...]]:
+def _rows(one: Judged, task: str, kind: str, with_fractions: bool) -> Iterator[tuple[Cell, ...]]:
     for place, (group, figures) in enumerate(one.evaluation.groups):
-        if group.task != task or _repeats(one, place):
+        if group.task != task or group.kind != kind or _repeats(one, place):
             continue
         cells: list[Cell] = [task, one.group.label]
         cells += [f"{100 * one.group.fraction:g} %"] if with_fractions else []
-        cells += [_labels(group, one), len(one.seeds), estimate(figures["auroc"]), _spread(figures["auroc"])]
+        cells += [len(group.columns), len(one.seeds), estimate(figures["auroc"]), _spread(figures["auroc"])]
         if one.comparison is None:
             cells += ["(baseline)" if one.group.is_plain else None, None, None, estimate(figures["auprc"]), None]
         else:
@@ -88,11 +96,6 @@ def _repeats(one: Judged, place: int) -> bool:
     """The frequent labels of a task where they are all of them."""
     groups = [group for group, _ in one.evaluation.groups]
     return groups[place].kind == "frequent" and len(groups[place].columns) == len(groups[place - 1].columns)
-
-
-def _labels(group: LabelGroup, one: Judged) -> str:
-    number = str(len(group.columns))
-    return number if group.kind == "all" else f"{number} (≥{one.evaluation.options.min_positives} positives)"
 
 
 def estimate(figure: Figure) -> Estimate:
@@ -126,9 +129,15 @@ def in_one_sentence(one: Judged) -> str:
     if one.comparison is None:
         return f"{text}."
     difference = one.comparison.groups[0][1]["auroc"]
-    told = "more" if difference.low > 0 else "less" if difference.high < 0 else ""
-    word = f"{told} than" if told else "not to be told, with these patients, from"
+    relative = Estimate(relative_gain(one), digits=1, signed=True, unit=" %")
+    verdict = "" if is_sure(difference) else ": no difference that these patients can show"
     return (
-        f"{text}, {gain(difference)} ({Estimate(relative_gain(one), digits=1, signed=True, unit=' %')}) against plain "
-        f"fine-tuning: {word} it at 95 %."
+        f"{text}; against plain fine-tuning {gain(difference)}, that is {relative} (permutation p "
+        f"{Estimate(difference.p_permutation)}){verdict}."
     )
+
+
+def is_sure(difference: Difference) -> bool:
+    """Whether a gain or loss is more than these patients' chance; of a label after correction for their number."""
+    p = difference.p_permutation if difference.p_permutation_holm is None else difference.p_permutation_holm
+    return p < SURE

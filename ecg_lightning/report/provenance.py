@@ -10,7 +10,7 @@ from ecg_lightning.report.html import Html, details, facts, verbatim
 from ecg_lightning.report.judged import Judged, Split
 from ecg_lightning.report.published_figures import card_of
 from ecg_lightning.report.run_files import ReadRun
-from ecg_lightning.report.run_groups import Group
+from ecg_lightning.report.run_groups import Group, shown
 from ecg_lightning.report.sheets import NONE, Cell, Sheet
 from ecg_lightning.report.wrong_records import opened_store
 
@@ -68,7 +68,7 @@ def runs_sheet(runs: Sequence[ReadRun], judged: Sequence[Judged], split: Split) 
         meta = {} if predictions is None else predictions.meta
         rows.append(
             (
-                f"{run.source}/{run.name}" if run.source else run.name,
+                shown(run),
                 labels.get(id(run), NONE),
                 str(run.setting("data.task", run.values.get("task", NONE))),
                 str(run.setting("seed_everything", run.values.get("seed", NONE))),
@@ -178,7 +178,7 @@ def config_details(runs: Sequence[ReadRun]) -> list[Html]:
     parts = []
     for run in runs:
         command = run.environment.get("command")
-        shown = " ".join(map(str, command)) if isinstance(command, list) else "not told"
+        line = " ".join(map(str, command)) if isinstance(command, list) else "not told"
         config = yaml.safe_dump(json.loads(json.dumps(run.config, default=str)), sort_keys=False)
-        parts.append(details(f"{run.name}: command and config", [verbatim(f"{shown}\n\n{config}")]))
+        parts.append(details(f"{shown(run)}: command and config", [verbatim(f"{line}\n\n{config}")], "screen"))
     return parts

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from ecg_lightning.evaluate.bootstrap import Judge
 from ecg_lightning.report.drawn import CYCLE, MARKS, Drawn, drawn, new_figure
 from ecg_lightning.report.judged import Judged
+from ecg_lightning.report.main_table import is_sure
 
 _BAND = "bars: 95 % interval over patients of the mean of the seeds (dot); small rings: the seeds"
 
@@ -23,7 +24,7 @@ def levels_and_gains(judged: Sequence[Judged], name: str) -> Drawn:
     if gains:
         caption += (
             " Right: gain over plain fine-tuning, paired by record and seed, with its 95 % interval over patients; "
-            "where that crosses 0, these patients cannot tell the two apart."
+            "pale: permutation test p of 0.05 or more."
         )
     return drawn(name, caption, f"Macro AUROC by recipe for {task}", lambda: _levels_and_gains(judged, gains))
 
@@ -46,6 +47,7 @@ def _levels_and_gains(judged: Sequence[Judged], with_gains: bool) -> Figure:
         right[0].set(xlabel="gain in macro AUROC over plain fine-tuning")
         right[0].grid(axis="x")
         right[0].tick_params(axis="y", length=0)
+        right[0].xaxis.set_major_locator(MaxNLocator(6))
     return figure
 
 
@@ -64,8 +66,8 @@ def _gain(axes: Axes, row: int, one: Judged) -> None:
         axes.annotate(text, (0, row), xytext=(4, 0), textcoords="offset points", va="center", color="#666666", size=8)
         return
     gain = one.comparison.groups[0][1]["auroc"]
-    sure = gain.low > 0 or gain.high < 0
-    axes.barh(row, gain.value, height=0.5, color=CYCLE[2] if gain.value > 0 else CYCLE[1], alpha=0.9 if sure else 0.4)
+    color = CYCLE[2] if gain.value > 0 else CYCLE[1]
+    axes.barh(row, gain.value, height=0.5, color=color, alpha=0.9 if is_sure(gain) else 0.4)
     axes.plot([gain.low, gain.high], [row, row], color="black", lw=1.3)
 
 

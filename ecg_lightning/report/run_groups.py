@@ -2,7 +2,8 @@
 
 A run's *setting* is what it was trained and tested on: store, task, fraction, folds, backbone, weights. Its *recipe* is
 how: phases, rates, batches. Runs that share both, and differ in their seed, are one group. Runs that share both but for
-their folds, each of which tests other ones, are one cross-validation: their predictions are pooled.
+their folds, each of which tests other ones, are one cross-validation: their predictions are pooled. Which experiment a
+run is a cell of plays no part: the same run in two experiments counts once.
 """
 
 from collections import defaultdict
@@ -25,7 +26,6 @@ class Group:
     """Seeds of one recipe in one setting.
 
     Attributes:
-        source: experiment, or empty.
         label: what a reader calls the recipe.
         task: of the runs.
         fraction: of the training patients.
@@ -35,7 +35,6 @@ class Group:
         members: (seed, fold) the runs; one fold but in a cross-validation.
     """
 
-    source: str
     label: str
     task: str
     fraction: float
@@ -86,25 +85,22 @@ def recipe_in_words(run: ReadRun) -> str:
     return f"probe, then fine-tuning, stochastic depth {depth:g}" if depth else "probe, then fine-tuning"
 
 
-def grouped(runs: Sequence[ReadRun]) -> list[Group]:
-    """The groups in the order of their first runs; runs without a config are in none."""
+def grouped(runs: Sequence[ReadRun]) -> tuple[list[Group], list[str]]:
+    """The groups in the order of their first runs, and which runs repeat others; runs without a config are in none."""
+    with_config = [run for run in runs if run.config]
+    labels = _labels(with_config)
     groups: list[Group] = []
-    by_source: dict[str, list[ReadRun]] = defaultdict(list)
-    for run in runs:
-        if run.config:
-            by_source[run.source].append(run)
-    for source, its in by_source.items():
-        labels = _labels(its)
-        for cells in _cells(its).values():
-            groups += _groups_of(source, cells, labels)
-    return _told_apart(groups)
+    repeats: list[str] = []
+    for cell in _cells(with_config).values():
+        for part in _parts(cell):
+            groups.append(_group(part, labels[id(part[0])], repeats))
+    return _told_apart(groups), repeats
 
 
 def plain_of(group: Group, groups: Iterable[Group]) -> Group | None:
-    """The plain fine-tuning of the same setting: of its own experiment before others; None for the plain one itself."""
-    same = [one for one in groups if one.is_plain and one.setting == group.setting and one is not group]
-    same.sort(key=lambda one: (one.source != group.source, _distance(one, group)))
-    return None if group.is_plain or not same else same[0]
+    """The plain fine-tuning of the same setting, the most alike in all else; None for a plain one itself."""
+    same = [one for one in groups if one.is_plain and one.setting == group.setting]
+    return None if group.is_plain else min(same, key=lambda one: _distance(one, group), default=None)
 
 
 def _distance(plain: Group, group: Group) -> int:
@@ -123,29 +119,46 @@ def _cells(runs: Sequence[ReadRun]) -> dict[Hashable, list[ReadRun]]:
     return cells
 
 
-def _groups_of(source: str, runs: Sequence[ReadRun], labels: Mapping[int, str]) -> Iterator[Group]:
+def _parts(cell: Sequence[ReadRun]) -> list[list[ReadRun]]:
+    """A cell whose runs test other folds each is one cross-validation; else every set of folds stands alone."""
+    parts: dict[str, list[ReadRun]] = defaultdict(list)
+    for run in cell:
+        parts["" if _is_cross_validation(cell) else str([run.setting(name) for name in _FOLDS])].append(run)
+    return [*parts.values()]
+
+
+def _is_cross_validation(runs: Sequence[ReadRun]) -> bool:
+    """Whether there are several sets of test folds, no fold in two of them."""
     tested = {tuple(run.setting("data.test_folds", [])) for run in runs}
-    disjoint = len({fold for folds in tested for fold in folds}) == sum(map(len, tested))
-    parts: dict[Hashable, list[ReadRun]] = defaultdict(list)
+    return len(tested) > 1 and len({fold for folds in tested for fold in folds}) == sum(map(len, tested))
+
+
+def _group(runs: Sequence[ReadRun], label: str, repeats: list[str]) -> Group:
+    """One group; of runs with the same seed and folds the first, the others are told in ``repeats``."""
+    by_seed: dict[int, dict[str, ReadRun]] = defaultdict(dict)
     for run in runs:
-        parts[None if disjoint else str([run.setting(name) for name in _FOLDS])].append(run)
-    for part in parts.values():
-        by_seed: dict[int, list[ReadRun]] = defaultdict(list)
-        for run in part:
-            by_seed[int(run.setting("seed_everything", 0))].append(run)
-        first = part[0]
-        setting, recipe = keys_of(first, any_weights="fold" in first.values)
-        pooled = disjoint and len(tested) > 1
-        yield Group(
-            source,
-            labels[id(first)],
-            str(first.setting("data.task", "labels")),
-            float(first.setting("data.train_fraction", 1.0)),
-            tuple(pair for pair in setting if not pooled or pair[0] not in _FOLDS),
-            recipe,
-            tuple(sorted(by_seed)),
-            tuple(tuple(by_seed[seed]) for seed in sorted(by_seed)),
-        )
+        seed, folds = int(run.setting("seed_everything", 0)), str(run.setting("data.test_folds"))
+        kept = by_seed[seed].setdefault(folds, run)
+        if kept is not run:
+            repeats.append(
+                f"{shown(run)} repeats {shown(kept)}: the same setting, recipe and seed; the first is judged"
+            )
+    first, pooled = runs[0], _is_cross_validation(runs)
+    setting, recipe = keys_of(first, any_weights="fold" in first.values)
+    return Group(
+        label,
+        str(first.setting("data.task", "labels")),
+        float(first.setting("data.train_fraction", 1.0)),
+        tuple(pair for pair in setting if not pooled or pair[0] not in _FOLDS),
+        recipe,
+        tuple(sorted(by_seed)),
+        tuple(tuple(by_seed[seed].values()) for seed in sorted(by_seed)),
+    )
+
+
+def shown(run: ReadRun) -> str:
+    """What a run is called among others."""
+    return f"{run.source}/{run.name}" if run.source else run.name
 
 
 def keys_of(run: ReadRun, *, any_weights: bool = False) -> tuple[Key, Key]:
@@ -181,42 +194,44 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _labels(runs: Sequence[ReadRun]) -> dict[int, str]:
-    """What each run's recipe is called: the values of the axes that are neither seed nor task, fraction or fold."""
-    axes = list(dict.fromkeys(axis for run in runs for axis in run.values))
-    known = {"seed_everything": "seed", "data.task": "task", "data.train_fraction": "fraction"}
-    own = [
+    """What each run's recipe is called; the same recipe is called the same on every task and fraction."""
+    sources = dict.fromkeys(run.source for run in runs)
+    axes = {source: _own_axes([run for run in runs if run.source == source]) for source in sources}
+    called: dict[Hashable, str] = {}
+    labels = {}
+    for run in runs:
+        setting, recipe = keys_of(run)
+        everywhere = tuple(pair for pair in setting if pair[0].startswith("model.") or pair[0] == "weights")
+        own = " · ".join(str(run.values.get(axis)) for axis in axes[run.source]) or recipe_in_words(run)
+        labels[id(run)] = called.setdefault((everywhere, recipe), own)
+    return labels
+
+
+def _own_axes(runs: Sequence[ReadRun]) -> list[str]:
+    """Axes of an experiment that are neither seed nor task, fraction or fold: what its recipes are called by."""
+    known = {"seed": "seed_everything", "task": "data.task", "fraction": "data.train_fraction"}
+    axes = dict.fromkeys(axis for run in runs for axis in run.values)
+    return [
         axis
         for axis in axes
-        if axis != "fold"
-        and not any(all(run.values.get(axis) == run.setting(name) for run in runs) for name in known)
-        and axis not in known.values()
+        if axis not in (*known, "fold")
+        and not any(all(run.values.get(axis) == run.setting(name) for run in runs) for name in known.values())
     ]
-    return {id(run): " · ".join(str(run.values[axis]) for axis in own) or recipe_in_words(run) for run in runs}
 
 
 def _told_apart(groups: Sequence[Group]) -> list[Group]:
     """Groups that would be called the same get what differs between them behind their name."""
-    sources: dict[str, set[str]] = defaultdict(set)
-    for group in groups:
-        sources[group.label].add(group.source)
-    groups = [
-        replace(one, label=f"{one.label} ({one.source or 'single runs'})") if len(sources[one.label]) > 1 else one
-        for one in groups
-    ]
     alike: dict[Hashable, list[Group]] = defaultdict(list)
     for group in groups:
-        alike[group.label, group.task, group.fraction].append(group)
-    return [replace(one, label=_differing(one, alike[one.label, one.task, one.fraction])) for one in groups]
+        alike[group.label, group.task].append(group)
+    return [replace(one, label=_differing(one, alike[one.label, one.task])) for one in groups]
 
 
 def _differing(group: Group, alike: Sequence[Group]) -> str:
-    """Its label, with the settings in which it differs from those of the same label."""
-    if len(alike) == 1:
+    """Its label, with the settings in which it differs from those of the same label, where two share a fraction."""
+    if len({one.fraction for one in alike}) == len(alike):
         return group.label
-    common = set.intersection(*({*one.setting, *one.recipe} for one in alike))
-    own = sorted({*group.setting, *group.recipe} - common)
-    return f"{group.label} ({', '.join(f'{_last(name)} {value[:24]}' for name, value in own)})"
-
-
-def _last(name: str) -> str:
-    return name.rsplit(".", 1)[-1]
+    pairs = [{pair for pair in (*one.setting, *one.recipe) if pair[0] != "data.train_fraction"} for one in alike]
+    own = sorted(pairs[alike.index(group)] - set.intersection(*pairs))
+    told = ", ".join(f"{name.rsplit('.', 1)[-1]} {value[:24]}" for name, value in own)
+    return f"{group.label} ({told})" if told else group.label

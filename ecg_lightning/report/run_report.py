@@ -18,13 +18,14 @@ from ecg_lightning.report.judged import Judged, Split, judge
 from ecg_lightning.report.main_table import in_one_sentence
 from ecg_lightning.report.provenance import contamination, small_test
 from ecg_lightning.report.run_files import ReadRun
-from ecg_lightning.report.run_groups import grouped
+from ecg_lightning.report.run_groups import grouped, shown
 from ecg_lightning.report.run_sections import Chapter, Folded, Part, chapters
 from ecg_lightning.report.sheets import Sheet
 from ecg_lightning.report.store_page import PTBXL
 from ecg_lightning.runs import NO_DEVICE, whole_file
 
 PAGE, RECORD = "report.html", "report.json"
+_HEADLINES = 6
 
 
 class Report(NamedTuple):
@@ -43,9 +44,9 @@ def make_report(runs: Sequence[ReadRun], options: Options, num_wrong: int) -> Re
         num_wrong: records that are shown for each task.
     """
     split: Split = "test" if any(run.test is not None for run in runs) else "val"
-    groups = grouped(runs)
-    judged, problems = judge(groups, options, split)
-    problems = [f"{run.name}: {'; '.join(run.problems)}" for run in runs if run.problems] + problems
+    groups, repeats = grouped(runs)
+    judged, unjudged = judge(groups, options, split)
+    problems = [f"{shown(run)}: {'; '.join(run.problems)}" for run in runs if run.problems] + repeats + unjudged
     parts = chapters(runs, groups, judged, split, num_wrong)
     files = _files(parts)
     title = "Report on " + (f"run {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs")
@@ -109,16 +110,16 @@ def _numbered(parts: Sequence[Chapter]) -> list[Section]:
     """Figures and tables are counted through the page."""
     figures, tables = count(1), count(1)
 
-    def shown(part: Part) -> Html:
+    def in_html(part: Part) -> Html:
         if isinstance(part, Drawn):
             return drawn.to_html(part, next(figures))
         if isinstance(part, Sheet):
             return sheets.to_html(part, next(tables))
         if isinstance(part, Folded):
-            return details(part.summary, [shown(one) for one in part.figures])
+            return details(part.summary, [in_html(one) for one in part.figures])
         return part
 
-    return [Section(one.anchor, one.heading, joined_html(shown(part) for part in one.parts)) for one in parts]
+    return [Section(one.anchor, one.heading, joined_html(in_html(part) for part in one.parts)) for one in parts]
 
 
 def _lead(runs: Sequence[ReadRun], judged: Sequence[Judged], problems: Sequence[str], split: Split) -> Html:
@@ -130,7 +131,10 @@ def _lead(runs: Sequence[ReadRun], judged: Sequence[Judged], problems: Sequence[
     parts = [paragraph(NO_DEVICE, "warn")]
     if doubts:
         parts.append(Html(f'<div class="notice">\n{joined_html(paragraph(doubt, "warn") for doubt in doubts)}\n</div>'))
-    parts += [paragraph(in_one_sentence(one)) for one in _headlines(judged)]
+    headlines = _headlines(judged)
+    parts += [paragraph(in_one_sentence(one)) for one in headlines[:_HEADLINES]]
+    if len(headlines) > _HEADLINES:
+        parts.append(paragraph(f"{len(headlines) - _HEADLINES} more recipes stand in the main table.", "soft"))
     complete = sum(run.state == "complete" for run in runs)
     parts.append(
         facts(
@@ -154,7 +158,9 @@ def _lead(runs: Sequence[ReadRun], judged: Sequence[Judged], problems: Sequence[
 def _headlines(judged: Sequence[Judged]) -> list[Judged]:
     """What is said first: the recipes with a gain, or else all that there are; at the largest fraction."""
     largest = [one for one in judged if one.group.fraction == max(other.group.fraction for other in judged)]
-    return [one for one in largest if one.comparison is not None] or largest
+    shown = [one for one in largest if one.comparison is not None] or largest
+    tasks = list(dict.fromkeys(one.group.task for one in shown))
+    return sorted(shown, key=lambda one: tasks.index(one.group.task))
 
 
 def _backbone(run: ReadRun) -> str:
@@ -174,8 +180,16 @@ def _record(files: Sequence[str], judged: Sequence[Judged], problems: Sequence[s
         comparison = None if one.comparison is None else one.comparison.to_json()
         evaluation = replace(one.evaluation, comparison=comparison).to_json()
         group = one.group
-        kept = {"source": group.source, "recipe": group.label, "task": group.task, "fraction": group.fraction}
-        groups.append({**kept, "seeds": list(one.seeds), "notes": list(one.notes), "evaluation": evaluation})
+        kept = {"recipe": group.label, "task": group.task, "fraction": group.fraction}
+        groups.append(
+            {
+                **kept,
+                "seeds": list(one.seeds),
+                "runs": [shown(run) for run in group.runs],
+                "notes": list(one.notes),
+                "evaluation": evaluation,
+            }
+        )
     return {
         "format": "ecg_lightning.report",
         "version": 1,

@@ -53,11 +53,12 @@ def chapters(
         Chapter("main", "Main table", _main(judged, published, reasons)),
         Chapter("recipes", "Recipes held against one another", _recipes(judged)),
         Chapter("fractions", "Data efficiency", _fractions(judged)),
-        Chapter("folds", "Folds", [by_fold(one, f"folds_{_file(one)}") for one in _tables(judged) if _is_folded(one)]),
+        Chapter("folds", "Folds", [by_fold(one, f"folds_{name}") for name, one in _named(judged) if _is_folded(one)]),
         Chapter("curves", "Learning curves", _curves(groups)),
         *(
-            Chapter(f"detail-{number}", f"{one.group.task} in detail: {one.group.label}", _detail(one, num_wrong))
-            for number, one in enumerate(_chosen(judged), start=1)
+            Chapter(f"detail-{number}", f"{one.group.task} in detail: {one.group.label}", _detail(one, name, num_wrong))
+            for number, (name, table) in enumerate(_named(judged), start=1)
+            for one in [_chosen(table)]
         ),
         Chapter("provenance", "Runs, data, machine", _provenance(runs, groups, judged, split)),
     ]
@@ -70,8 +71,18 @@ def _tables(judged: Sequence[Judged]) -> list[list[Judged]]:
     return [[one for one in judged if one.identity == kind] for kind in kinds]
 
 
-def _file(judged: Sequence[Judged]) -> str:
-    return file_name(judged[0].group.task)
+def _unique(tasks: Sequence[str]) -> list[str]:
+    """What files are called by task; with a number where several would have one name."""
+    names = [file_name(task) for task in tasks]
+    return [
+        name if names.count(name) == 1 else f"{name}_{names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    ]
+
+
+def _named(judged: Sequence[Judged]) -> list[tuple[str, list[Judged]]]:
+    tables = _tables(judged)
+    return [*zip(_unique([one[0].group.task for one in tables]), tables, strict=True)]
 
 
 def _is_folded(judged: Sequence[Judged]) -> bool:
@@ -86,66 +97,56 @@ def _main(judged: Sequence[Judged], published: Sequence[Published], reasons: Seq
         parts.append(paragraph(f"† {one[0]}, {one[1]}: {one[2]}. Source: {one[3]}.", "soft"))
     if reasons:
         parts.append(paragraph(f"No published figure is shown beside these: {'. '.join(reasons)}.", "soft"))
-    notes = dict.fromkeys(f"{one.group.task}, {one.group.label}: {note}" for one in judged for note in one.notes)
-    return parts + [paragraph(f"{note}.", "soft") for note in _short(notes)]
+    return parts + [paragraph(f"{note}.", "soft") for note in _notes(judged)]
 
 
-def _short(notes: Sequence[str] | dict[str, None]) -> list[str]:
-    """Notes that several recipes share are told once."""
-    by_text: dict[str, list[str]] = {}
-    for note in notes:
-        of, _, text = note.partition(": ")
-        by_text.setdefault(text, []).append(of)
-    return [f"{'; '.join(of)}: {text}" for text, of in by_text.items()]
+def _notes(judged: Sequence[Judged]) -> list[str]:
+    """What was left out, and why; notes that several recipes share are told once."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for one in judged:
+        for note in one.notes:
+            told.setdefault((one.group.task, note), []).append(one.group.label)
+    return [f"{task} ({', '.join(dict.fromkeys(labels))}): {note}" for (task, note), labels in told.items()]
 
 
 def _recipes(judged: Sequence[Judged]) -> list[Part]:
     parts: list[Part] = []
-    for number, one in enumerate(_tables(judged)):
+    for name, one in _named(judged):
         largest = [each for each in one if each.group.fraction == max(other.group.fraction for other in one)]
         if len(largest) > 1:
-            parts.append(levels_and_gains(largest, f"recipes_{_file(one)}{number or ''}"))
+            parts.append(levels_and_gains(largest, f"recipes_{name}"))
     return parts
 
 
 def _fractions(judged: Sequence[Judged]) -> list[Part]:
     return [
-        data_efficiency(one, f"data_efficiency_{_file(one)}")
-        for one in _tables(judged)
+        data_efficiency(one, f"data_efficiency_{name}")
+        for name, one in _named(judged)
         if len({each.group.fraction for each in one}) > 1
     ]
 
 
 def _curves(groups: Sequence[Group]) -> list[Part]:
     parts: list[Part] = []
-    for task in dict.fromkeys(group.task for group in groups):
+    tasks = list(dict.fromkeys(group.task for group in groups))
+    for task, name in zip(tasks, _unique(tasks), strict=True):
         of_task = [group for group in groups if group.task == task]
         largest = max(group.fraction for group in of_task)
         figures, problems = learning_figures(
-            [group for group in of_task if group.fraction == largest], f"learning_{file_name(task)}"
+            [group for group in of_task if group.fraction == largest], f"learning_{name}"
         )
         parts += [*figures, *(paragraph(problem, "warn") for problem in problems)]
     return parts
 
 
-def _chosen(judged: Sequence[Judged]) -> list[Judged]:
-    """For each task the first recipe that is more than the baseline and fine-tunes, at the largest fraction.
-
-    It is never chosen by its score.
-    """
-    chosen = []
-    for table in _tables(judged):
-        order = sorted(
-            table, key=lambda one: (-one.group.fraction, one.group.is_plain, not phases_of(one.group.first)[1])
-        )
-        chosen.append(order[0])
-    return chosen
+def _chosen(table: Sequence[Judged]) -> Judged:
+    """The first recipe that is more than the baseline and fine-tunes, at the largest fraction; never by its score."""
+    return min(table, key=lambda one: (-one.group.fraction, one.group.is_plain, not phases_of(one.group.first)[1]))
 
 
-def _detail(one: Judged, num_wrong: int) -> list[Part]:
+def _detail(one: Judged, name: str, num_wrong: int) -> list[Part]:
     from ecg_lightning.report.wrong_records import wrong_parts
 
-    task = file_name(one.group.task)
     parts: list[Part] = [
         paragraph(
             f"{one.group.label}, {len(one.seeds)} seed(s) ({', '.join(map(str, one.seeds))}): the first recipe of "
@@ -154,21 +155,21 @@ def _detail(one: Judged, num_wrong: int) -> list[Part]:
         ),
         heading("ROC and precision-recall by label"),
     ]
-    first, *others = curve_figures(one, f"roc_pr_{task}")
+    first, *others = curve_figures(one, f"roc_pr_{name}")
     parts.append(first)
     if others:
         parts.append(Folded(f"{len(others)} more figures: the rarer labels", tuple(others)))
-    parts += [heading("Every label"), label_sheet(one, f"labels_{task}")]
-    if (gains := gain_by_prevalence(one, f"gain_by_prevalence_{task}")) is not None:
+    parts += [heading("Every label"), label_sheet(one, f"labels_{name}")]
+    if (gains := gain_by_prevalence(one, f"gain_by_prevalence_{name}")) is not None:
         parts += [heading("Gain against prevalence"), gains]
-    parts += [heading("Calibration"), calibration_figure(one, f"calibration_{task}")]
-    if (sheet := calibration_sheet(one, f"calibration_{task}")) is not None:
+    parts += [heading("Calibration"), calibration_figure(one, f"calibration_{name}")]
+    if (sheet := calibration_sheet(one, f"calibration_{name}")) is not None:
         parts.append(sheet)
-    if (figure := confusion_figure(one, f"confusion_{task}")) is not None:
-        counted = confusion_sheet(one, f"confusion_{task}")
+    if (figure := confusion_figure(one, f"confusion_{name}")) is not None:
+        counted = confusion_sheet(one, f"confusion_{name}")
         parts += [heading("Confusions"), figure, *([counted] if counted is not None else [])]
     if num_wrong:
-        parts += [heading("The records that it gets most wrong"), *wrong_parts(one, num_wrong, f"wrong_{task}")]
+        parts += [heading("The records that it gets most wrong"), *wrong_parts(one, num_wrong, f"wrong_{name}")]
     return parts
 
 

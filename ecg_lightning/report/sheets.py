@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ecg_lightning.report.html import Html, table
+from ecg_lightning.report.html import Html, joined_html, paragraph, table
 
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -62,7 +62,8 @@ class Sheet:
 def to_html(sheet: Sheet, number: int) -> Html:
     """Scrolls sideways where it is too wide."""
     rows = [[NONE if cell is None else cell for cell in row] for row in sheet.rows]
-    return table(sheet.head, rows, caption=f"Table {number}. {sheet.caption}", texts=sheet.texts, kind="counts report")
+    caption = paragraph(f"Table {number}. {sheet.caption}", "caption")  # no <caption>: it would scroll with the table
+    return joined_html([caption, table(sheet.head, rows, texts=sheet.texts, kind="counts report")])
 
 
 def to_csv(sheet: Sheet) -> str:

@@ -88,7 +88,7 @@ def wrong_parts(one: Judged, number: int, name: str) -> list[Html | Drawn]:
     elif store is not None and (chain := chain_in_words(store.stores[0])):
         parts.append(paragraph(f"Filtered signals, not as recorded: {chain}.", "warn"))
     for place, wrong in enumerate(most_wrong(one, number), start=1):
-        parts.append(_text(one, wrong, place))
+        parts.append(_text(one, wrong, name, place))
         if store is not None:
             where, row, doubt = _place(store, one, wrong)
             parts.append(
@@ -126,7 +126,7 @@ def _place(store: StoreSet, one: Judged, wrong: Wrong) -> tuple[Store, int, str]
     return where, int(rows[0]) if len(rows) else -1, "" if len(rows) else f"{where.path.name} has no such record."
 
 
-def _text(one: Judged, wrong: Wrong, place: int) -> Html:
+def _text(one: Judged, wrong: Wrong, name: str, place: int) -> Html:
     first = one.files[0]
     carried = ", ".join(wrong.carried) or "no label of the task"
     rows = [
@@ -139,7 +139,7 @@ def _text(one: Judged, wrong: Wrong, place: int) -> Html:
         for label, probability, known in wrong.labels
     ]
     return article(
-        f"wrong-{one.group.task}-{place}",
+        f"{name}_{place}",
         [
             heading(f"{place}. Record {wrong.name}, fold {first.fold[wrong.row]}: carries {carried}"),
             paragraph(
