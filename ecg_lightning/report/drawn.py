@@ -83,6 +83,7 @@ def files_of(figure: Figure, title: str, dpi: int = _DPI) -> tuple[bytes, bytes]
     """PNG and PDF of a figure; the same figure gives the same bytes."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi, metadata={"Description": NO_DEVICE})
+    figure.set_layout_engine("none")  # all is in its place: laid out again, it takes as long again
     figure.savefig(pdf, format="pdf", metadata={"Title": title, "Subject": NO_DEVICE, "CreationDate": None})
     return png.getvalue(), pdf.getvalue()
 

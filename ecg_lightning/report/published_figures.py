@@ -12,6 +12,8 @@ from ecg_lightning.report.run_files import ReadRun
 
 _FOLDS = "folds 1-8 / 9 / 10"
 """How a card says that a figure has PTB-XL's own protocol."""
+_AS_PUBLISHED = {"subdiagnostic": "subclass", "superdiagnostic": "superclass"}
+"""Tasks that are published, and stand in the cards, under another name."""
 
 
 class Published(NamedTuple):
@@ -84,13 +86,12 @@ def differs_from_ptbxl(run: ReadRun, test: Predictions) -> list[str]:
 def _figures(card: Card, task: str) -> tuple[list[Published], list[str]]:
     found, others = [], []
     for figures in card.published:
-        if task not in figures.values:
+        value = figures.values.get(task, figures.values.get(_AS_PUBLISHED.get(task, "")))
+        if value is None:
             continue
         if _FOLDS in figures.protocol:
             way = figures.protocol.split(";")[0].split(",")[0].split(":")[0]
-            found.append(
-                Published(card.name, task, figures.metric, figures.values[task], way, figures.protocol, figures.source)
-            )
+            found.append(Published(card.name, task, figures.metric, value, way, figures.protocol, figures.source))
         else:
             others.append(f"{card.name}, {task}: published with another protocol, or one not told: {figures.protocol}")
     return found, others

@@ -39,6 +39,7 @@ def _levels_and_gains(judged: Sequence[Judged], with_gains: bool) -> Figure:
     left.set_yticks(range(len(judged)), [one.group.label for one in judged])
     left.set(xlabel="macro AUROC", ylim=(len(judged) - 0.4, -0.6))
     left.grid(axis="x")
+    left.xaxis.set_major_locator(MaxNLocator(6))
     plain = [one for one in judged if one.group.is_plain]
     if len(plain) == 1:
         left.axvline(plain[0].evaluation.groups[0][1]["auroc"].value, color="#777777", lw=0.8, ls=(0, (4, 2)), zorder=0)

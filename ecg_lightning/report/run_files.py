@@ -104,6 +104,9 @@ def read_run(path: Path, source: str = "", values: Mapping[str, Any] | None = No
         problems.insert(0, f"state {state}: go on with it by `ecg-lightning fit --run {path} --resume auto`")
     elif test is None and not (folder.predictions / "test.npz").exists():
         problems.append(f"no test predictions: write them with `ecg-lightning test --run {path}`")
+    shown = {"test.npz", "val.npz"}
+    if others := sorted(one.name for one in folder.predictions.glob("*.npz") if one.name not in shown):
+        problems.append(f"also holds {', '.join(others)}, not shown here: judge it with `ecg-lightning evaluate FILE`")
     return ReadRun(
         path.resolve().name,
         path,

@@ -128,9 +128,10 @@ def _parts(cell: Sequence[ReadRun]) -> list[list[ReadRun]]:
 
 
 def _is_cross_validation(runs: Sequence[ReadRun]) -> bool:
-    """Whether there are several sets of test folds, no fold in two of them."""
-    tested = {tuple(run.setting("data.test_folds", [])) for run in runs}
-    return len(tested) > 1 and len({fold for folds in tested for fold in folds}) == sum(map(len, tested))
+    """Whether each trains on other folds and tests on others, no fold being tested by two."""
+    trained, tested = ({tuple(run.setting(f"data.{split}_folds", [])) for run in runs} for split in ("train", "test"))
+    disjoint = len({fold for folds in tested for fold in folds}) == sum(map(len, tested))
+    return disjoint and min(len(trained), len(tested)) > 1
 
 
 def _group(runs: Sequence[ReadRun], label: str, repeats: list[str]) -> Group:
@@ -232,6 +233,6 @@ def _differing(group: Group, alike: Sequence[Group]) -> str:
     if len({one.fraction for one in alike}) == len(alike):
         return group.label
     pairs = [{pair for pair in (*one.setting, *one.recipe) if pair[0] != "data.train_fraction"} for one in alike]
-    own = sorted(pairs[alike.index(group)] - set.intersection(*pairs))
+    own = sorted(pairs[alike.index(group)] - pairs[0].intersection(*pairs))
     told = ", ".join(f"{name.rsplit('.', 1)[-1]} {value[:24]}" for name, value in own)
     return f"{group.label} ({told})" if told else group.label
