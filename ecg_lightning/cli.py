@@ -76,6 +76,7 @@ Start with:
   ecg-lightning fit --config backbone/vit --config recipe/default --data.store ptbxl-100hz.h5 --data.task all --run RUN
   ecg-lightning test --run RUN
   ecg-lightning evaluate RUN
+  ecg-lightning report RUN --output REPORT_DIR
 """
 
 

@@ -2,9 +2,11 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from predicted import predicted, validation_of
 
@@ -65,6 +67,7 @@ def write_run(
         **{"store": config["data"]["store"], "store_sha256": HASH},
     }
     test = predicted(num_records, model=seed, shift=shift, **meta, **(arguments or {}))
+    test = replace(test, fold=np.full_like(test.fold, config["data"]["test_folds"][0]))
     if "test" in splits:
         test.save(path / "predictions" / "test.npz")
     if "val" in splits:

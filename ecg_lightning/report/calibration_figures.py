@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from ecg_lightning.evaluate.bootstrap import interval, patient_weights
@@ -97,6 +98,8 @@ def _figure(one: Judged) -> Figure:
     upper.plot([0, 1], [0, 1], color="black", lw=0.7, ls=":")
     upper.set(xlim=(0, 1), ylim=(0, 1), xticklabels=[], ylabel="share that carries the label")
     lower.set(xlim=(0, 1), xlabel="predicted probability", ylabel="cells", yscale="log")
+    lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))  # else it writes formulas
+    lower.yaxis.set_minor_locator(NullLocator())
     upper.grid()
     upper.legend(loc="upper left")
     if _has_bars(one):
@@ -137,6 +140,7 @@ def _errors(axes: Axes, one: Judged) -> None:
     axes.set_yticks(np.arange(len(labels)) + 0.18, labels)
     axes.invert_yaxis()
     axes.set_xlabel("expected calibration error")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x")
 
 

@@ -11,7 +11,7 @@ from ecg_lightning.report.curves import Epoch, best_epoch, read_epochs
 from ecg_lightning.report.drawn import CYCLE, Drawn, drawn, new_figure
 from ecg_lightning.report.run_groups import Group
 
-_MOST = 6
+_MOST = 4
 """Panels in one figure."""
 
 

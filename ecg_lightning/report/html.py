@@ -42,7 +42,7 @@ figcaption, p.caption { color: var(--soft); font-size: .875rem; max-width: 62rem
 p.caption { margin: 1.2rem 0 .3rem; break-after: avoid; }
 figure.chart, figure.paper { overflow-x: visible; } figure .wide { margin: 0; }
 figure.chart img, figure.paper img { border: 0; }
-table.report { font-size: .79rem; } .report th, .report td { padding: .2rem .3rem; }
+table.tight { font-size: .79rem; } .tight th, .tight td { padding: .2rem .3rem; }
 details { margin: .4rem 0 1.2rem; } summary { cursor: pointer; color: var(--accent); }
 pre { overflow-x: auto; font-size: .8rem; line-height: 1.4; background: var(--band); padding: .7rem; }
 .notice { border-left: 4px solid var(--warn); background: var(--band); padding: .5rem .9rem; margin: .8rem 0;

@@ -13,9 +13,10 @@ from ecg_lightning.evaluate.evaluation import Evaluation, Options
 from ecg_lightning.evaluate.judging import evaluate, same_files
 from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.report.run_files import ReadRun
-from ecg_lightning.report.run_groups import Group, plain_of
+from ecg_lightning.report.run_groups import Group, phases_of, plain_of
 
 Split = Literal["test", "val"]
+_PERMUTATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,23 @@ def judge(groups: Sequence[Group], options: Options, split: Split) -> tuple[list
                 judged.append(one)
         except InputError as error:
             problems.append(f"{group.label}, {group.task}: not judged: {error}")
-    return [_held_against_plain(one, judged, problems) for one in judged], problems
+    detailed = {id(in_detail(table)) for table in tables(judged)}
+    held = [_held_against_plain(one, judged, problems, by_label=id(one) in detailed) for one in judged]
+    return held, problems
+
+
+def tables(judged: Sequence[Judged]) -> list[list[Judged]]:
+    """Groups that were judged on the same records, whatever fraction they were trained on."""
+    kinds = dict.fromkeys(one.identity for one in judged)
+    return [[one for one in judged if one.identity == kind] for kind in kinds]
+
+
+def in_detail(table: Sequence[Judged]) -> Judged:
+    """The group that is shown label by label: the first that is more than the baseline and fine-tunes.
+
+    At the largest fraction; never chosen by its score.
+    """
+    return min(table, key=lambda one: (-one.group.fraction, one.group.is_plain, not phases_of(one.group.first)[1]))
 
 
 def _judged(group: Group, options: Options, split: Split) -> Judged | None:
@@ -92,8 +109,13 @@ def _judged(group: Group, options: Options, split: Split) -> Judged | None:
     evaluation, more = _evaluated(files, validations, options, names)
     files, _ = same_files(files, names, options.protocol)
     return Judged(
-        group, tuple(seeds), tuple(files), tuple(validations), evaluation, notes=(*notes, *more, *evaluation.notes)
+        group, tuple(seeds), tuple(files), tuple(validations), evaluation, notes=(*notes, *more, *_own(evaluation))
     )
+
+
+def _own(evaluation: Evaluation) -> list[str]:
+    """Its notes, without the flag of `evaluate` that mends them there."""
+    return [note.removesuffix("; add --validation FILE") for note in evaluation.notes]
 
 
 def _of(run: ReadRun, split: Split) -> Predictions | None:
@@ -137,7 +159,7 @@ def _pooled(parts: Sequence[Predictions]) -> Predictions:
     )
 
 
-def _held_against_plain(one: Judged, judged: Sequence[Judged], problems: list[str]) -> Judged:
+def _held_against_plain(one: Judged, judged: Sequence[Judged], problems: list[str], *, by_label: bool) -> Judged:
     plain = plain_of(one.group, [other.group for other in judged])
     other = next((other for other in judged if other.group is plain), None)
     if other is None:
@@ -148,7 +170,7 @@ def _held_against_plain(one: Judged, judged: Sequence[Judged], problems: list[st
         return one
     pairs = ([side.files[side.seeds.index(seed)] for seed in shared] for side in (one, other))
     try:
-        comparison = _compared(one, other, *pairs)
+        comparison = _compared(one, other, *pairs, by_label=by_label)
     except InputError as error:
         problems.append(f"{one.group.label}, {one.group.task}: no gain: {error}")
         return one
@@ -159,9 +181,15 @@ def _held_against_plain(one: Judged, judged: Sequence[Judged], problems: list[st
     return replace(one, plain=other, comparison=comparison, shared=shared, notes=(*one.notes, *note))
 
 
-def _compared(one: Judged, other: Judged, first: list[Predictions], second: list[Predictions]) -> Comparison:
+def _compared(
+    one: Judged, other: Judged, first: list[Predictions], second: list[Predictions], *, by_label: bool
+) -> Comparison:
+    """``by_label``: with so many permutations that a label's p, corrected over the labels, can be small."""
     names = [one.group.label] * len(first), [other.group.label] * len(second)
     second = [aligned(first[0], file, (one.group.label, other.group.label)) for file in second]
     groups = [group for group, _ in one.evaluation.groups]
     options = one.evaluation.options
-    return compare(first, second, groups, names=names, draws=options.draws, seed=options.seed)
+    permutations = None if by_label else _PERMUTATIONS
+    return compare(
+        first, second, groups, names=names, draws=options.draws, permutations=permutations, seed=options.seed
+    )

@@ -110,7 +110,7 @@ def _curve(axes: Axes, curve: Sequence[Judged], label: str, place: int, shift: f
     axes.plot(x, [f.value for f in figures], color=color, marker=MARKS[place], ms=5, label=label)
     for across, one in zip(x, curve, strict=True):
         seeds = [groups[0]["auroc"] for groups in one.evaluation.per_file]
-        axes.plot([across] * len(seeds), seeds, ls="none", marker="o", ms=3, mfc="white", mec=color, mew=0.7)
+        axes.plot([across] * len(seeds), seeds, ls="none", marker="o", ms=3, mfc="white", mec=color, mew=0.7, zorder=1)
 
 
 def by_fold(judged: Sequence[Judged], name: str) -> Drawn:

@@ -9,7 +9,7 @@ from ecg_lightning.report.drawn import Drawn
 from ecg_lightning.report.ecg_page import file_name
 from ecg_lightning.report.group_curves import learning_figures
 from ecg_lightning.report.html import Html, heading, paragraph
-from ecg_lightning.report.judged import Judged, Split
+from ecg_lightning.report.judged import Judged, Split, in_detail, tables
 from ecg_lightning.report.label_figures import curve_figures, gain_by_prevalence, label_sheet
 from ecg_lightning.report.main_table import main_sheets
 from ecg_lightning.report.provenance import (
@@ -22,7 +22,7 @@ from ecg_lightning.report.provenance import (
 from ecg_lightning.report.published_figures import Published, published_beside
 from ecg_lightning.report.recipe_figures import by_fold, data_efficiency, levels_and_gains
 from ecg_lightning.report.run_files import ReadRun
-from ecg_lightning.report.run_groups import Group, phases_of
+from ecg_lightning.report.run_groups import Group
 from ecg_lightning.report.sheets import Sheet
 
 
@@ -58,17 +58,11 @@ def chapters(
         *(
             Chapter(f"detail-{number}", f"{one.group.task} in detail: {one.group.label}", _detail(one, name, num_wrong))
             for number, (name, table) in enumerate(_named(judged), start=1)
-            for one in [_chosen(table)]
+            for one in [in_detail(table)]
         ),
         Chapter("provenance", "Runs, data, machine", _provenance(runs, groups, judged, split)),
     ]
     return [chapter for chapter in made if chapter.parts]
-
-
-def _tables(judged: Sequence[Judged]) -> list[list[Judged]]:
-    """Groups that were judged on the same records, whatever fraction they were trained on."""
-    kinds = dict.fromkeys(one.identity for one in judged)
-    return [[one for one in judged if one.identity == kind] for kind in kinds]
 
 
 def _unique(tasks: Sequence[str]) -> list[str]:
@@ -81,8 +75,8 @@ def _unique(tasks: Sequence[str]) -> list[str]:
 
 
 def _named(judged: Sequence[Judged]) -> list[tuple[str, list[Judged]]]:
-    tables = _tables(judged)
-    return [*zip(_unique([one[0].group.task for one in tables]), tables, strict=True)]
+    found = tables(judged)
+    return [*zip(_unique([one[0].group.task for one in found]), found, strict=True)]
 
 
 def _is_folded(judged: Sequence[Judged]) -> bool:
@@ -137,11 +131,6 @@ def _curves(groups: Sequence[Group]) -> list[Part]:
         )
         parts += [*figures, *(paragraph(problem, "warn") for problem in problems)]
     return parts
-
-
-def _chosen(table: Sequence[Judged]) -> Judged:
-    """The first recipe that is more than the baseline and fine-tunes, at the largest fraction; never by its score."""
-    return min(table, key=lambda one: (-one.group.fraction, one.group.is_plain, not phases_of(one.group.first)[1]))
 
 
 def _detail(one: Judged, name: str, num_wrong: int) -> list[Part]:

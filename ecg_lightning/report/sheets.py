@@ -13,6 +13,10 @@ from ecg_lightning.report.html import Html, joined_html, paragraph, table
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
+_MOST_WIDE = 10
+"""Columns from which on a table is set tighter, to fit a desktop's width."""
+
+
 class Estimate(NamedTuple):
     """A figure, with its interval where it has one; in a CSV they stand in columns of their own, in full precision."""
 
@@ -62,8 +66,9 @@ class Sheet:
 def to_html(sheet: Sheet, number: int) -> Html:
     """Scrolls sideways where it is too wide."""
     rows = [[NONE if cell is None else cell for cell in row] for row in sheet.rows]
+    kind = "counts tight" if len(sheet.head) > _MOST_WIDE else "counts"
     caption = paragraph(f"Table {number}. {sheet.caption}", "caption")  # no <caption>: it would scroll with the table
-    return joined_html([caption, table(sheet.head, rows, texts=sheet.texts, kind="counts report")])
+    return joined_html([caption, table(sheet.head, rows, texts=sheet.texts, kind=kind)])
 
 
 def to_csv(sheet: Sheet) -> str:
