@@ -56,9 +56,12 @@ footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line)
 @media print { @page { margin: 12mm; } body { max-width: none; padding: 0; font-size: 10pt; }
   :root { --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --band: #eee; --accent: #000;
     --first: #1d6fa5; --second: #b5651d; --warn: #9a1b1b; }
-  nav { display: none; } .wide, figure { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { padding: .1rem .3rem; } figure img, figure.chart img { min-width: 0 !important; filter: none; }
+  nav { display: none; } .wide, figure { overflow: visible; }
+  table { font-size: 7.5pt; } table.tight { font-size: 7.1pt; }
+  th, td { padding: .1rem .3rem; } .tight th, .tight td { padding: .1rem .2rem; }
+  figure img, figure.chart img { min-width: 0 !important; filter: none; }
   figure { break-inside: avoid; } figure.paper img { max-height: 98mm; width: auto !important; }
+  article:has(+ figure) { break-after: avoid; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7pt; }
   details.shown::details-content { content-visibility: visible; height: auto; } h2, h3 { break-after: avoid; }
   tr { break-inside: avoid; } td .bar i { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }

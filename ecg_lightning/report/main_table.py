@@ -10,6 +10,7 @@ from ecg_lightning.report.judged import Judged
 from ecg_lightning.report.published_figures import Published
 from ecg_lightning.report.sheets import Cell, Estimate, Sheet
 
+_GAINS = frozenset({"AUROC gain [95 %]", "relative", "p", "AUPRC gain [95 %]"})
 _HEAD = ("AUROC [95 %]", "SD", "AUROC gain [95 %]", "relative", "p", "AUPRC [95 %]", "AUPRC gain [95 %]")
 SURE = 0.05
 """Below this p of the permutation test a gain is called one. It is asked, not the bootstrap's interval, which takes
@@ -45,7 +46,15 @@ def _sheet(name: str, judged: Sequence[Judged], published: Sequence[Published], 
         of_task = [row for one in judged for row in _rows(one, task, kind, with_fractions)]
         rows += of_task + [_published(one, with_fractions) for one in published if one.task == task and of_task]
     head = ("task", "recipe", *(["fraction"] if with_fractions else []), "labels", "seeds", *_HEAD)
-    return Sheet(name, _caption(judged, bool(published), kind), head, tuple(rows), frozenset({0, 1}))
+    with_gains = any(one.comparison is not None for one in judged)
+    kept = [place for place, column in enumerate(head) if with_gains or column not in _GAINS]
+    return Sheet(
+        name,
+        _caption(judged, bool(published), kind),
+        tuple(head[place] for place in kept),
+        tuple(tuple(row[place] for place in kept) for row in rows),
+        frozenset({0, 1}),
+    )
 
 
 def _caption(judged: Sequence[Judged], with_published: bool, kind: str) -> str:
@@ -56,10 +65,15 @@ def _caption(judged: Sequence[Judged], with_published: bool, kind: str) -> str:
     text = (
         f"Macro AUROC and AUPRC. Protocol {evaluation.protocol}, {evaluation.split} split, fold(s) {folds}, records: "
         f"{counted}. In brackets: 95 % interval of the mean over the seeds, from {evaluation.options.draws:,} draws of "
-        "patients; it knows nothing of other seeds, whose standard deviation is SD. Gain: paired with plain "
-        "fine-tuning of the same setting by record and seed; relative: in per cent of its AUROC; p: permutation test "
-        "of the AUROC gain, not corrected for the number of rows."
+        "patients; it knows nothing of other seeds, whose standard deviation is SD."
     )
+    if any(one.comparison is not None for one in judged):
+        text += (
+            " Gain: paired with plain fine-tuning of the same setting by record and seed; relative: in per cent of its "
+            "AUROC; p: permutation test of the AUROC gain, not corrected for the number of rows."
+        )
+    else:
+        text += " No gain: there is no plain fine-tuning of the same setting among the runs."
     if kind == "frequent":
         return (
             f"As the table above, over the labels with {evaluation.options.min_positives} or more test positives alone."

@@ -81,8 +81,8 @@ def recipe_in_words(run: ReadRun) -> str:
         return "linear probe"
     depth = drop_path_rate(run)
     if not probe:
-        return f"fine-tuning, stochastic depth {depth:g}" if depth else "plain fine-tuning"
-    return f"probe, then fine-tuning, stochastic depth {depth:g}" if depth else "probe, then fine-tuning"
+        return f"fine-tuning (drop path {depth:g})" if depth else "plain fine-tuning"
+    return f"probe + fine-tuning (drop path {depth:g})" if depth else "probe + fine-tuning"
 
 
 def grouped(runs: Sequence[ReadRun]) -> tuple[list[Group], list[str]]:
@@ -94,7 +94,8 @@ def grouped(runs: Sequence[ReadRun]) -> tuple[list[Group], list[str]]:
     for cell in _cells(with_config).values():
         for part in _parts(cell):
             groups.append(_group(part, labels[id(part[0])], repeats))
-    return _told_apart(groups), repeats
+    told = f"{len(repeats)} run(s) share setting, recipe and seed with another, which is judged: {'; '.join(repeats)}"
+    return _told_apart(groups), [told] if repeats else []
 
 
 def plain_of(group: Group, groups: Iterable[Group]) -> Group | None:
@@ -141,9 +142,7 @@ def _group(runs: Sequence[ReadRun], label: str, repeats: list[str]) -> Group:
         seed, folds = int(run.setting("seed_everything", 0)), str(run.setting("data.test_folds"))
         kept = by_seed[seed].setdefault(folds, run)
         if kept is not run:
-            repeats.append(
-                f"{shown(run)} repeats {shown(kept)}: the same setting, recipe and seed; the first is judged"
-            )
+            repeats.append(f"{shown(run)} repeats {shown(kept)}")
     first, pooled = runs[0], _is_cross_validation(runs)
     setting, recipe = keys_of(first, any_weights="fold" in first.values)
     return Group(

@@ -96,8 +96,8 @@ def test_single_runs_are_called_by_what_they_do_and_told_apart(tmp_path):
     paths = [write_run(tmp_path / name, recipe) for name, recipe in (("a", METHOD), ("b", other), ("c", PROBE))]
     labels = [group.label for group in groups_of(*paths)]
     assert labels == [
-        "probe, then fine-tuning, stochastic depth 0.3",
-        "probe, then fine-tuning, stochastic depth 0.3 (keep last)",
+        "probe + fine-tuning (drop path 0.3)",
+        "probe + fine-tuning (drop path 0.3) (keep last)",
         "linear probe",
     ]
 
@@ -106,7 +106,7 @@ def test_the_same_run_in_two_experiments_counts_once_and_is_told(tmp_path):
     one, two = (write_grid_of_runs(tmp_path / name) for name in ("one", "two"))
     groups, repeats = grouped(read_runs([str(one), str(two)]))
     assert [group.seeds for group in groups] == [(1, 2)] * 3
-    assert len(repeats) == 6
+    assert repeats[0].startswith("6 run(s) share setting, recipe and seed with another, which is judged: ")
     assert "two/method-seed1 repeats one/method-seed1" in repeats[0]
 
 
@@ -171,6 +171,13 @@ def test_the_main_table_has_a_row_for_each_recipe_and_the_baseline_no_gain(tmp_p
     assert rows["method"]["AUROC [95 %]"][:3] == (figure.value, figure.low, figure.high)
     assert rows["method"]["AUROC gain [95 %]"].value > 0 > rows["probe"]["AUROC gain [95 %]"].value
     assert rows["method"]["p"].value == judged[0].comparison.groups[0][1]["auroc"].p_permutation
+
+
+def test_without_plain_fine_tuning_there_is_no_column_of_gains_and_that_is_told(tmp_path):
+    judged, _ = judged_of(write_run(tmp_path / "run", METHOD))
+    sheet = main_sheets(judged, [])[0]
+    assert sheet.head == ("task", "recipe", "labels", "seeds", "AUROC [95 %]", "SD", "AUPRC [95 %]")
+    assert "there is no plain fine-tuning of the same setting among the runs" in sheet.caption
 
 
 def test_figures_of_other_protocols_or_folds_stand_in_tables_of_their_own(tmp_path):

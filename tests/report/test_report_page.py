@@ -107,7 +107,7 @@ def test_what_is_shown_in_detail_is_never_chosen_by_its_score(tmp_path, undrawn)
     first = write_run(tmp_path / "first", METHOD, shift=0.5)
     plain = write_run(tmp_path / "plain", PLAIN, shift=3.0)
     _, found = made(plain, first, better)
-    assert "superdiagnostic in detail: probe, then fine-tuning, stochastic depth 0.3" in found.text
+    assert "superdiagnostic in detail: probe + fine-tuning (drop path 0.3)" in found.text
 
 
 # --- what is missing is told ---
