@@ -19,7 +19,7 @@ def confusions(one: Judged) -> NDArray[np.float64] | None:
     """
     names = one.files[0].label_names
     cuts = np.array([[cut[name] for name in names] for cut in one.evaluation.thresholds])
-    if not len(cuts) or np.isnan(cuts).all() or len(names) > MOST_LABELS:
+    if np.isnan(cuts).all() or len(names) > MOST_LABELS:
         return None
     tables = []
     for file, cut in zip(one.files, cuts, strict=True):

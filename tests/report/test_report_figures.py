@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +85,16 @@ def test_the_diagonal_of_the_confusions_is_the_sensitivity(judged):
     for place, label in enumerate(judged[0].files[0].label_names):
         carried = judged[0].evaluation.counts[label]["positives"]
         assert counts[place, place] / carried == pytest.approx(judged[0].evaluation.labels[label]["sensitivity"].value)
+
+
+def test_a_label_is_called_from_its_threshold_on(judged):
+    one = judged[0]
+    at = one.files[0].probabilities[3].astype(np.float64)
+    cuts = dict(zip(one.files[0].label_names, at.tolist(), strict=True))
+    counts = confusions(replace(one, files=one.files[:1], evaluation=replace(one.evaluation, thresholds=(cuts,))))
+    carried = one.files[0].labels == 1
+    expected = carried.astype(float).T @ (one.files[0].probabilities >= at)
+    assert counts[:, :-1].tolist() == expected.tolist()
 
 
 def test_no_confusions_without_thresholds(tmp_path):

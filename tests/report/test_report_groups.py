@@ -2,10 +2,10 @@ import pytest
 from made_runs import METHOD, PLAIN, PROBE, write_experiment, write_grid_of_runs, write_run
 
 from ecg_lightning.errors import UsageError
-from ecg_lightning.evaluate.compare import compare
+from ecg_lightning.evaluate.compare import Difference, compare
 from ecg_lightning.evaluate.evaluation import Options
 from ecg_lightning.report.judged import judge
-from ecg_lightning.report.main_table import in_one_sentence, main_sheets, relative_gain
+from ecg_lightning.report.main_table import in_one_sentence, is_sure, main_sheets, relative_gain
 from ecg_lightning.report.run_files import read_runs
 from ecg_lightning.report.run_groups import grouped, plain_of
 
@@ -123,6 +123,15 @@ def test_plain_fine_tuning_of_another_setting_is_no_baseline(tmp_path, changes):
     assert plain_of(groups[2], groups) is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "plain"),
+    [({}, True), ({"drop_path_rate": 0.1}, False), ({"probe": {"epochs": 1}}, False), ({"fine_tune": {}}, False)],
+)
+def test_plain_fine_tuning_has_neither_probe_nor_stochastic_depth(tmp_path, changes, plain):
+    (group,) = groups_of(write_run(tmp_path / "run", {**PLAIN, **changes}))
+    assert group.is_plain is plain
+
+
 def test_folds_that_test_in_turn_are_pooled(tmp_path):
     cells = {}
     for fold in (1, 2, 3):
@@ -197,6 +206,14 @@ def test_a_gain_is_only_called_one_where_the_permutation_test_says_so(tmp_path):
         write_run(tmp_path / "a", METHOD, 1, shift=1.2), write_run(tmp_path / "b", PLAIN, 1, shift=1.2)
     )
     assert in_one_sentence(judged[0]).endswith("no difference that these patients can show.")
+
+
+@pytest.mark.parametrize(
+    ("p", "holm", "sure"), [(0.01, None, True), (0.2, None, False), (0.01, 0.3, False), (0.01, 0.04, True)]
+)
+def test_the_permutation_test_decides_corrected_where_it_is_of_a_label(p, holm, sure):
+    difference = Difference(0.1, 0.05, 0.2, p_bootstrap=0.002, p_permutation=p, p_permutation_holm=holm)
+    assert is_sure(difference) is sure
 
 
 def test_a_group_that_cannot_be_judged_is_told_and_the_others_are(tmp_path):

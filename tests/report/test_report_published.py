@@ -51,9 +51,9 @@ def test_no_published_figure_stands_beside_another_protocol_and_the_reason_is_to
 
 
 def test_figures_whose_folds_the_card_does_not_tell_are_not_shown(tmp_path):
-    _, published, reasons = beside(tmp_path, backbone="ecg_lightning.backbones.HuBERTECGSmall")
-    assert {one.way for one in published} == {"fine-tuned"}
-    assert all("folds 1-8 / 9 / 10" in one.protocol for one in published)
+    _, published, reasons = beside(tmp_path, backbone="ecg_lightning.backbones.ECGFMBase")
+    assert published == []
+    assert len(reasons) == len(backbone_card("ecg_fm_base").published)
     assert all("another protocol, or one not told" in reason for reason in reasons)
 
 
