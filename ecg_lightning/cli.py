@@ -50,6 +50,9 @@ COMMANDS = {
     "experiment": Command(
         "ecg_lightning.experiment", "experiment", "fit and test a grid of runs, one folder each", "grid", "flags"
     ),
+    "report": Command(
+        "ecg_lightning.report.command", "report", "one page, figures and tables on runs and experiments", bare="runs"
+    ),
 }
 OWN_PARSER = {"fit", "validate", "test"}
 """Commands that take the arguments as they are: LightningCLI parses them."""
@@ -73,6 +76,7 @@ Start with:
   ecg-lightning fit --config backbone/vit --config recipe/default --data.store ptbxl-100hz.h5 --data.task all --run RUN
   ecg-lightning test --run RUN
   ecg-lightning evaluate RUN
+  ecg-lightning report RUN --output REPORT_DIR
 """
 
 

@@ -51,6 +51,11 @@ class PageReader(HTMLParser):
         (rows,) = [rows for rows in self.tables if rows and rows[0] and rows[0][0] == first_heading]
         return {row[0]: row[1:] for row in rows}
 
+    def table_of_many(self, first_heading: str) -> dict[str, list[str]]:
+        """As `table_of`, of the first of several such tables."""
+        rows = next(rows for rows in self.tables if rows and rows[0] and rows[0][0] == first_heading)
+        return {row[0]: row[1:] for row in rows}
+
 
 def read_page(text: str) -> PageReader:
     """The page; fails for tags that are not closed and ids given twice."""

@@ -10,7 +10,7 @@ _STYLE = """
   --accent: #1d4fa3; --first: #1d6fa5; --second: #b5651d; --warn: #9a1b1b; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #9aa4af; --line: #363d46; --page: #14181d;
   --band: #1c2128; --accent: #8ab4f8; --first: #5aa9d6; --second: #e09a55; --warn: #ff9a8f; }
-  img { filter: brightness(.88); } }
+  img { filter: brightness(.88); } figure.chart img { filter: invert(.92) hue-rotate(180deg); } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 76rem; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -38,6 +38,15 @@ td .bar i { background: var(--first); } td .bar.second i { background: var(--sec
 article { break-inside: avoid; }
 figure { margin: .4rem 0 1.6rem; overflow-x: auto; }
 figure img { display: block; width: 100%; min-width: 46rem; height: auto; border: 1px solid var(--line); }
+figcaption, p.caption { color: var(--soft); font-size: .875rem; max-width: 62rem; margin-top: .4rem; }
+p.caption { margin: 1.2rem 0 .3rem; break-after: avoid; }
+figure.chart, figure.paper { overflow-x: visible; } figure .wide { margin: 0; }
+figure.chart img, figure.paper img { border: 0; }
+table.tight { font-size: .79rem; } .tight th, .tight td { padding: .2rem .3rem; }
+details { margin: .4rem 0 1.2rem; } summary { cursor: pointer; color: var(--accent); }
+pre { overflow-x: auto; font-size: .8rem; line-height: 1.4; background: var(--band); padding: .7rem; }
+.notice { border-left: 4px solid var(--warn); background: var(--band); padding: .5rem .9rem; margin: .8rem 0;
+  max-width: 62rem; } .notice p { margin: .2rem 0; max-width: none; }
 dl { max-width: 52rem; } dt { font-weight: 600; } dd { margin: 0 0 .5rem 1rem; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line); font-size: .85rem; }
 @media (max-width: 40rem) { body { padding: 1rem .75rem 2rem; } table.facts, table.facts tbody { display: block; }
@@ -47,8 +56,14 @@ footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line)
 @media print { @page { margin: 12mm; } body { max-width: none; padding: 0; font-size: 10pt; }
   :root { --ink: #000; --soft: #444; --line: #bbb; --page: #fff; --band: #eee; --accent: #000;
     --first: #1d6fa5; --second: #b5651d; --warn: #9a1b1b; }
-  nav { display: none; } .wide, figure { overflow: visible; } table { font-size: 7.5pt; }
-  th, td { padding: .1rem .3rem; } figure img { min-width: 0; filter: none; } h2, h3 { break-after: avoid; }
+  nav { display: none; } .wide, figure { overflow: visible; }
+  table { font-size: 7.5pt; } table.tight { font-size: 7.1pt; }
+  th, td { padding: .1rem .3rem; } .tight th, .tight td { padding: .1rem .2rem; }
+  figure img, figure.chart img { min-width: 0 !important; filter: none; }
+  figure { break-inside: avoid; } figure.paper img { max-height: 98mm; width: auto !important; }
+  article:has(+ figure) { break-after: avoid; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 7pt; }
+  details.shown::details-content { content-visibility: visible; height: auto; } h2, h3 { break-after: avoid; }
   tr { break-inside: avoid; } td .bar i { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
@@ -146,6 +161,34 @@ def picture(png: bytes, text: str) -> Html:
     """A picture within the page; ``text`` says what it shows to those who do not see it."""
     data = base64.b64encode(png).decode()
     return Html(f'<figure><img alt="{escape(text)}" src="data:image/png;base64,{data}"></figure>')
+
+
+def captioned(png: bytes, text: str, caption: str, *, kind: str, inches: float) -> Html:
+    """A picture with its caption, as wide as it was drawn; a ``chart`` turns dark with the page.
+
+    Args:
+        png: the picture.
+        text: what it shows, for those who do not see it.
+        caption: below it.
+        kind: ``chart`` or ``paper``.
+        inches: width of the drawing: its letters are as large as those of other pictures.
+    """
+    data = base64.b64encode(png).decode()
+    size = f"width:{inches * 7.4:.1f}rem;max-width:100%;min-width:{inches * 4.4:.1f}rem"
+    return Html(
+        f'<figure class="{escape(kind)}"><div class="wide"><img alt="{escape(text)}" style="{size}" '
+        f'src="data:image/png;base64,{data}"></div><figcaption>{_cell(caption)}</figcaption></figure>'
+    )
+
+
+def details(summary: str, parts: Iterable[str], kind: str = "shown") -> Html:
+    """Parts that are folded up until they are asked for; ``shown`` ones are open on paper, ``screen`` ones are not."""
+    return Html(f'<details class="{kind}"><summary>{_cell(summary)}</summary>\n{joined_html(parts)}\n</details>')
+
+
+def verbatim(text: str) -> Html:
+    """``text`` as it is, in letters of one width."""
+    return Html(f"<pre>{escape(text)}</pre>")
 
 
 def link(anchor: str, text: str) -> Html:

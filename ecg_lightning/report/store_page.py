@@ -29,7 +29,7 @@ from ecg_lightning.runs import NO_DEVICE, whole_file
 NUM_ECGS = 20
 _DPI = 120
 _NUM_COLOURS = 24
-_PTBXL = Html(
+PTBXL = Html(
     "Labels, statements and ECGs: PTB-XL, Wagner et al. 2020, Scientific Data 7:154 (doi 10.1038/s41597-020-0495-6), "
     '<a href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>.'
 )
@@ -79,7 +79,7 @@ def store_page(store: Store, *, all_records: bool = False, seed: int = 0, progre
         Section("quality", "Signal quality", quality_section(store, quality, anchors.get, seed)),
         Section("ecgs", f"{len(drawn)} ECGs drawn at random", ecgs_section(store, anchors, seed)),
     ]
-    footer = [paragraph(NO_DEVICE), *([paragraph(_PTBXL)] if store.statements.of_ptbxl else [])]
+    footer = [paragraph(NO_DEVICE), *([paragraph(PTBXL)] if store.statements.of_ptbxl else [])]
     title = f"{store.path.name}: {store.num_records:,} ECGs"
     return page(title, store_section(store, counts), sections, joined_html(footer))
 
