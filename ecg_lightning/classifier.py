@@ -17,7 +17,7 @@ from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores, SplitScores
 from ecg_lightning.optim import adamw, parameter_groups
-from ecg_lightning.stochastic_depth import draw_coins, forget_coins
+from ecg_lightning.stochastic_depth import branches, draw_coins, forget_coins
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class ECGClassifier(LightningModule):
         self.balanced = pos_weight == "balanced"
         self.seed = seed
         self.compile_mode = compile
+        self.drops = branches(backbone)
+        """Of the backbone, found once: each step asks for them several times."""
         self.resumes = False
         """Whether a checkpoint brings all weights: at `setup` the trainer does not yet know of it."""
         self.frozen_features: Tensor | None = None
@@ -103,7 +105,7 @@ class ECGClassifier(LightningModule):
         else:
             ecg = batch["ecg"]
             train = torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
-            windows = told_of_lengths(self.backbone, ecg.flatten(0, 1))
+            windows = told_of_lengths(self.backbone, self.drops, ecg.flatten(0, 1))
             with torch.set_grad_enabled(train):
                 features = self.backbone(windows).unflatten(0, ecg.shape[:2])
         logits: Tensor = self.head(self.dropout(features))
@@ -135,8 +137,12 @@ class ECGClassifier(LightningModule):
         place = (self.seed, self.current_epoch, batch_idx)
         coins = torch.Generator().manual_seed(_seed(*place))
         rows = slice(batch["first"], batch["first"] + len(batch["index"]))
-        draw_coins(self.backbone, batch["num_global"], rows, coins, self.device)
-        torch.manual_seed(_seed(*place, self.global_rank))
+        draw_coins(self.drops, batch["num_global"], rows, coins, self.device)
+        own = _seed(*place, self.global_rank)
+        if self.device.type == "cpu":  # the same stream; the other way formats the stack for devices that are not there
+            torch.default_generator.manual_seed(own)
+        else:
+            torch.manual_seed(own)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss whose mean over processes is the mean over the global batch, however unevenly it was split.
@@ -151,7 +157,7 @@ class ECGClassifier(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Forgets the step's coins: they were drawn for its batch."""
-        forget_coins(self.backbone)
+        forget_coins(self.drops)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects a batch of the validation split."""
