@@ -2,8 +2,10 @@
 
 For each backbone: `prepare` a store of real records, `fit` one epoch of probe and one of fine-tuning (with stochastic
 depth) from random weights, `validate` the run again from its checkpoint. Printed: the training loss over the first and
-the last quarter of each phase's steps, the validation's macro AUROC after each phase, and whether the checkpoint gives
-the same figures again. A check that a network trains, switches and reloads; no score.
+the last quarter of each phase's steps (other records in each, and in fine-tuning under stochastic depth); the loss of
+all training records, judged in evaluation mode with the checkpoint behind the probe and the one behind fine-tuning; the
+validation's macro AUROC after each phase; and whether the checkpoint gives the same figures again. A check that a
+network trains, switches and reloads; no score.
 
     python benchmarks/both_phases.py --ptbxl PTBXL_DIR [--train_folds '[1,2]'] [NAME ...]
 """
@@ -22,8 +24,8 @@ from ecg_lightning.backbones import backbone_signal, list_backbones, meta_backbo
 from ecg_lightning.chains import chain_to_json
 
 TASK = "superdiagnostic"
-HEADER = ("backbone", "M", "steps", "probe: loss", "AUROC", "fine-tune: loss", "AUROC", "reloads", "s")
-LINE = "{:<18}{:>7}{:>6}{:>17}{:>7}{:>17}{:>7}{:>9}{:>7}"
+HEADER = ("backbone", "M", "steps", "probe: steps", "AUROC", "fine-tune: steps", "AUROC", "all trained", "reloads", "s")
+LINE = "{:<17}{:>6}{:>6} {:>20}{:>7}{:>18}{:>7} {:>20}{:>9}{:>6}"
 
 
 def main() -> None:
@@ -55,12 +57,23 @@ def one_backbone(name: str, arguments: argparse.Namespace, folder: Path) -> None
     fitted = json.loads((run / "metrics_val.json").read_text())
     command("validate", "--run", str(run), "--overwrite")
     again = json.loads((run / "metrics_val.json").read_text())
+    trained = [loss_of_trained(run, best, arguments.train_folds) for best in ("probe-best", "finetune-best")]
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     phases = [[row for row in rows if row["epoch"] == epoch] for epoch in ("0", "1")]
     cells = [cell for phase in phases for cell in (loss_of(phase), f"{auroc_of(phase):.3f}")]
     millions = sum(parameter.numel() for parameter in meta_backbone(name).parameters()) / 1e6
     steps = sum(bool(row["train/loss"]) for row in phases[1])
+    cells.append(f"{trained[0]:.4g} > {trained[1]:.4g}")
     print(LINE.format(name, f"{millions:.1f}", steps, *cells, str(fitted == again), f"{seconds:.0f}"), flush=True)
+
+
+def loss_of_trained(run: Path, best: str, folds: str) -> float:
+    """Mean loss of the training records with the best checkpoint of a phase of one epoch."""
+    checkpoint = run / "checkpoints" / f"{best}.ckpt"
+    command("test", "--run", str(run), "--checkpoint", str(checkpoint), "--data.train_folds", "[]",
+            "--data.val_folds", "[]", "--data.test_folds", folds)  # fmt: skip
+    name = "test" if best == "finetune-best" else f"test-{best}"
+    return float(json.loads((run / f"metrics_{name}.json").read_text())["loss"])
 
 
 def store_for(name: str, sources: list[Path], folder: Path) -> Path:

@@ -9,24 +9,42 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ecg_lightning.errors import UsageError
+from ecg_lightning.frozen_backbone import PREFIX, FrozenBackbone, completed
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.progress import next_position
 from ecg_lightning.runs import BEST, RunFolder, whole_file
+from ecg_lightning.tracking import MetricsFile
+
+FROZEN = "frozen backbone"
+"""Storage option of a checkpoint whose backbone is frozen: it is written once, not with every checkpoint."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, flushes to the disk, then renames: a kill at any moment leaves the previous file."""
 
+    def __init__(self) -> None:
+        self._frozen = FrozenBackbone()
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """As `CheckpointIO` says."""
-        with whole_file(Path(path)) as temporary:
+        """As `CheckpointIO` says; ``storage_options`` is `FROZEN` or None."""
+        path = Path(path)
+        if storage_options == FROZEN:
+            checkpoint = self._frozen.taken_out(checkpoint, path.parent)
+        with whole_file(path) as temporary:
             torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = lambda storage, loc: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """As `CheckpointIO` says, with the backbone that the file may name."""
+        return completed(super().load_checkpoint(path, map_location, weights_only), Path(path))
 
 
 class RunCheckpoints(Checkpoint):
     """Writes `last.ckpt` behind every epoch, `probe-best.ckpt` and `finetune-best.ckpt` where validation says so.
 
-    Selection is by validation macro AUROC, each phase for itself; a tie keeps the earlier epoch.
+    Selection is by validation macro AUROC, each phase for itself; a tie keeps the earlier epoch. While the backbone is
+    frozen they hold all but it, and name it: a large one is not written with every epoch.
 
     Args:
         run: the run's folder.
@@ -49,7 +67,9 @@ class RunCheckpoints(Checkpoint):
         due = self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
         stopping = trainer.should_stop or trainer.global_step == trainer.max_steps  # max_time, max_steps
         if not last and not accumulating and (due or stopping):
-            trainer.save_checkpoint(self.run.checkpoints / "last.ckpt", weights_only=False)
+            self._save(trainer, "last.ckpt")
+            for file in _metrics_files(trainer):
+                file.write_next()  # the trainer logs the row of this step behind its callbacks
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the score of this epoch: `callback_metrics` would give an older one where validation was skipped."""
@@ -64,10 +84,20 @@ class RunCheckpoints(Checkpoint):
         auroc, self._auroc = self._auroc, None
         if auroc is not None and auroc > self.best.get(phase, float("-inf")):
             self.best[phase] = auroc
-            trainer.save_checkpoint(self.run.checkpoints / BEST[phase], weights_only=False)
+            self._save(trainer, BEST[phase])
         elif phase not in self.best:  # nothing to choose by, so far: the latest
-            trainer.save_checkpoint(self.run.checkpoints / BEST[phase], weights_only=False)
-        trainer.save_checkpoint(self.run.checkpoints / "last.ckpt", weights_only=False)
+            self._save(trainer, BEST[phase])
+        self._save(trainer, "last.ckpt")
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        for file in _metrics_files(trainer):
+            file.write()  # a resume goes on behind the rows of its checkpoint
+        module = trainer.lightning_module
+        trained = any(p.requires_grad for n, p in module.named_parameters() if n.startswith(PREFIX))
+        ours = isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+        trainer.save_checkpoint(
+            self.run.checkpoints / name, weights_only=False, storage_options=FROZEN if ours and not trained else None
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Best validation macro AUROC per phase."""
@@ -76,3 +106,7 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """So that a resumed run does not take a worse epoch for its best."""
         self.best = dict(state_dict["best"])
+
+
+def _metrics_files(trainer: Trainer) -> list[MetricsFile]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]

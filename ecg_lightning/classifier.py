@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores, SplitScores
 from ecg_lightning.optim import adamw, parameter_groups
 from ecg_lightning.stochastic_depth import branches, draw_coins, forget_coins
+
+if TYPE_CHECKING:
+    from ecg_lightning.frozen_features import FrozenFeatures
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,7 @@ class ECGClassifier(LightningModule):
         """Of the backbone, found once: each step asks for them several times."""
         self.resumes = False
         """Whether a checkpoint brings all weights: at `setup` the trainer does not yet know of it."""
-        self.frozen_features: Tensor | None = None
+        self.frozen_features: FrozenFeatures | None = None
         self.val_scores, self.test_scores = SplitScores(label_names), SplitScores(label_names)
         self.scores: Scores | None = None
         """Of the last pass over a split, the same on each process."""
@@ -101,7 +104,7 @@ class ECGClassifier(LightningModule):
         """Logits (batch, window, label); the frozen backbone's features are looked up where they are known already."""
         if "ecg" not in batch:
             assert self.frozen_features is not None
-            features = self.frozen_features[batch["index"]]
+            features = self.frozen_features.of(batch["index"], self.current_epoch if self.training else None)
         else:
             ecg = batch["ecg"]
             train = torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
@@ -135,14 +138,11 @@ class ECGClassifier(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds every draw of the step from (seed, epoch, batch), dropout's from the rank as well."""
         place = (self.seed, self.current_epoch, batch_idx)
-        coins = torch.Generator().manual_seed(_seed(*place))
-        rows = slice(batch["first"], batch["first"] + len(batch["index"]))
-        draw_coins(self.drops, batch["num_global"], rows, coins, self.device)
-        own = _seed(*place, self.global_rank)
-        if self.device.type == "cpu":  # the same stream; the other way formats the stack for devices that are not there
-            torch.default_generator.manual_seed(own)
-        else:
-            torch.manual_seed(own)
+        if "ecg" in batch:  # else no branch is computed
+            coins = torch.Generator().manual_seed(_seed(*place))
+            rows = slice(batch["first"], batch["first"] + len(batch["index"]))
+            draw_coins(self.drops, batch["num_global"], rows, coins, self.device)
+        _seed_draws(_seed(*place, self.global_rank), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss whose mean over processes is the mean over the global batch, however unevenly it was split.
@@ -157,7 +157,8 @@ class ECGClassifier(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Forgets the step's coins: they were drawn for its batch."""
-        forget_coins(self.drops)
+        if "ecg" in batch:
+            forget_coins(self.drops)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects a batch of the validation split."""
@@ -212,6 +213,16 @@ class ECGClassifier(LightningModule):
                 f"the checkpoint holds another network: {len(differing)} tensors differ, the first {differing[0]} is "
                 f"{have.get(differing[0])} there and {want.get(differing[0])} here: use the config of its run"
             )
+
+
+def _seed_draws(seed: int, device: torch.device) -> None:
+    """The generators that a step on ``device`` draws from.
+
+    `torch.manual_seed` seeds those of all devices: without a GPU it keeps three stack traces for each call.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
 
 
 def _seed(*numbers: int) -> int:

@@ -26,7 +26,7 @@ def inspect_run(path: str, *, json: bool = False) -> None:
         for name in (folder / "state.json", folder / "environment.json", *sorted(folder.glob("metrics_*.json")))
         if name.exists()
     }
-    content["checkpoints"] = sorted(checkpoint.name for checkpoint in (folder / "checkpoints").glob("*.ckpt"))
+    content["checkpoints"] = sorted(file.name for file in (folder / "checkpoints").glob("[!.]*"))
     _print_nested(f"run {folder}", content, json=json)
 
 

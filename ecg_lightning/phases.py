@@ -22,6 +22,8 @@ class Probe:
         weight_decay: of the head's weight.
         keep: head that fine-tuning starts from: of the epoch with the best validation macro AUROC, or the last.
         precompute: compute the frozen backbone's features once, where nothing random precedes them.
+        windows: of each training record longer than the network's input, taken in turn over the epochs; 0 draws
+            another in each epoch, whose features cannot be computed once.
     """
 
     epochs: int = 30
@@ -32,6 +34,7 @@ class Probe:
     weight_decay: float = 0.0
     keep: Literal["best", "last"] = "best"
     precompute: bool = True
+    windows: int = 0
 
 
 @dataclass(frozen=True)

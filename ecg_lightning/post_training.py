@@ -16,7 +16,7 @@ from ecg_lightning.backbones import Backbone
 from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.distributed import check_replicas_equal, rewrap
 from ecg_lightning.errors import UsageError
-from ecg_lightning.frozen_features import forget_features, precompute_features
+from ecg_lightning.frozen_features import fix_windows, forget_features, precompute_features
 from ecg_lightning.optim import HEAD, set_rates
 from ecg_lightning.phases import FineTune, Phase, Probe, check_phases, frozen_layers, layer_rates
 from ecg_lightning.progress import next_position
@@ -55,6 +55,7 @@ class PostTraining(Callback):
         self.best_head: dict[str, Tensor] = {}
         self._resumed_at: int | None = None
         self._started = False
+        self._windows_fixed = False
 
     @staticmethod
     def of(trainer: Trainer) -> "PostTraining":
@@ -122,8 +123,13 @@ class PostTraining(Callback):
     # --- before training: the live switch, and everything that depends on the phase alone ---
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Computes the probe's features once, where that is the same."""
-        if self.settled == "probe" and self.probe.precompute:
+        """Fixes the probe's windows, and computes its features once, where that is the same."""
+        if self.settled != "probe":
+            return
+        if self.probe.windows:  # no more than there are epochs to see them
+            fix_windows(trainer, min(self.probe.windows, self.probe.epochs))
+            self._windows_fixed = True
+        if self.probe.precompute:
             precompute_features(trainer, _ecg_classifier(pl_module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,7 +153,7 @@ class PostTraining(Callback):
         if live:
             rewrap(trainer)
         if phase == "fine_tune":
-            self._forget_features(trainer, classifier)
+            self._end_probe(trainer, classifier)
 
     def _start_fine_tuning(self, trainer: Trainer, classifier: ECGClassifier) -> None:
         """The optimizer starts anew (an empty state is a new AdamW), the head from the probe's best or last epoch."""
@@ -201,15 +207,19 @@ class PostTraining(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What follows may read other records than those whose features are known."""
-        self._forget_features(trainer, pl_module)
+        self._end_probe(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """As behind a fit that went to its end."""
-        self._forget_features(trainer, pl_module)
+        self._end_probe(trainer, pl_module)
 
-    def _forget_features(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _end_probe(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Signals are read again, from windows drawn anew."""
         if isinstance(pl_module, ECGClassifier) and pl_module.frozen_features is not None:
             forget_features(trainer, pl_module)
+        if self._windows_fixed:
+            fix_windows(trainer, 0)
+            self._windows_fixed = False
 
     # --- the checkpoint: the best head, and the phases' lengths to hold a resume against ---
 

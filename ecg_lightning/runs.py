@@ -15,8 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-
 import ecg_lightning
 from ecg_lightning.errors import InputError, UsageError
 
@@ -104,10 +102,11 @@ class RunFolder:
                 way_out = f"test it: ecg-lightning test --run {self.path}"
             raise InputError(f"--run {self.path} holds a run already ({state}): choose another name, or {way_out}")
 
-    @rank_zero_only
     def claim_on_rank_zero(self, resume: Resume) -> None:
         """`claim`, by the one process that writes."""
-        self.claim(resume)
+        from lightning.fabric.utilities.rank_zero import rank_zero_only  # what reads runs must not wait for it
+
+        rank_zero_only(self.claim)(resume)
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("a+")

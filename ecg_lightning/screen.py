@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ecg_lightning.backbones import backbone_card
 from ecg_lightning.classifier import ECGClassifier
@@ -144,6 +145,7 @@ def log_plan(plan: PostTraining, classifier: ECGClassifier, data: PTBXLDataModul
     )  # fmt: skip
     log.info("%s x %d, precision %s", trainer.strategy.root_device.type, trainer.world_size, trainer.precision)
     warn_of_pretraining(classifier)
+    warn_of_empty_statistics(plan, classifier)
 
 
 def warn_of_pretraining(classifier: ECGClassifier) -> None:
@@ -157,4 +159,22 @@ def warn_of_pretraining(classifier: ECGClassifier) -> None:
         logging.getLogger(f"{_OWN}.plan").warning(
             "PTB-XL %s in the pre-training of the published %s, so that scores on it may flatter these weights; "
             "pre-trained on: %s", seen, name, card.pretraining_data,
+        )  # fmt: skip
+
+
+def warn_of_empty_statistics(plan: PostTraining, classifier: ECGClassifier) -> None:
+    """Says so where the probe would read through batch norms that have never seen a record, as in a random start.
+
+    In evaluation mode such a norm passes on what it gets, so that features of a deep network can grow by powers of ten.
+    """
+    empty = [
+        name
+        for name, module in classifier.backbone.named_modules()
+        if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None and not module.num_batches_tracked
+    ]
+    if plan.probe.epochs and classifier.weights is None and empty:
+        logging.getLogger(f"{_OWN}.plan").warning(
+            "the probe freezes a backbone in which %d batch norms, the first %s, have no statistics yet: its features "
+            "mean little; load weights (--model.weights FILE), or leave the probe out (--config "
+            "recipe/plain_fine_tuning)", len(empty), empty[0],
         )  # fmt: skip

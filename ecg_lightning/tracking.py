@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ecg_lightning.metrics import Scores
 from ecg_lightning.runs import whole_file
 
 log = logging.getLogger(__name__)
+SECONDS_BETWEEN_WRITES = 5.0
 
 
 class MetricsFile(Logger):
@@ -31,7 +33,7 @@ class MetricsFile(Logger):
         if path.exists():
             with path.open(newline="") as file:
                 self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-        self._dirty = False
+        self._dirty, self._written = False, float("-inf")
 
     @property
     def name(self) -> str:
@@ -64,7 +66,13 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes the file whole."""
+        """Writes the file, unless it was written a moment ago: the trainer asks for it behind every row."""
+        if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    @rank_zero_only
+    def write(self) -> None:
+        """Writes the file whole, where a figure is new: a checkpoint must never know more than it."""
         if not self._dirty:
             return
         names = sorted({name for row in self.rows for name in row} - {"step", "epoch"})
@@ -72,12 +80,16 @@ class MetricsFile(Logger):
             writer = csv.DictWriter(file, ["step", "epoch", *names])
             writer.writeheader()
             writer.writerows(self.rows)
-        self._dirty = False
+        self._dirty, self._written = False, time.monotonic()
+
+    def write_next(self) -> None:
+        """The next `save` writes, however little time has passed."""
+        self._written = float("-inf")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes what is left."""
-        self.save()
+        self.write()
 
 
 class WandbTracker(WandbLogger):

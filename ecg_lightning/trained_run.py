@@ -21,6 +21,7 @@ from ecg_lightning.data.conversion import through_chain
 from ecg_lightning.data.plan import asked_length, signal_to_store
 from ecg_lightning.data.reading import Reading
 from ecg_lightning.errors import InputError, UsageError, joined
+from ecg_lightning.frozen_backbone import read_checkpoint
 from ecg_lightning.runs import NO_DEVICE, RunFolder, existing_run, file_sha256, global_step
 from ecg_lightning.signals import SignalSpec
 
@@ -202,9 +203,10 @@ def load_classifier(model: dict[str, Any], checkpoint: Path) -> ECGClassifier:
     """The classifier of a run's config, section ``model``, with the weights of ``checkpoint``, in evaluation mode.
 
     Raises:
-        InputError: when it is another network's, or a backbone of one's own that cannot be imported.
+        InputError: when it is another network's, a backbone of one's own that cannot be imported, or its checkpoint
+            names a frozen backbone that is not there.
     """
-    content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    content = read_checkpoint(checkpoint)
     classifier = new_classifier(model, content["label_names"])
     classifier.on_load_checkpoint(content)
     classifier.load_state_dict(content["state_dict"])

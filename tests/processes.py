@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ecg_lightning.frozen_backbone import read_checkpoint
+
 TESTS = Path(__file__).parent
 
 
@@ -33,16 +35,18 @@ def kill_group() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def environment() -> dict[str, str]:
+    """One thread a process, our test modules importable, nothing of a launcher around the tests."""
+    path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    others = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    return {**others, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
+
+
 def run_cli(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """``python -m ecg_lightning ...`` in a process group of its own, one thread a process."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")},
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(TESTS),
-    }
     process = subprocess.Popen(
         [sys.executable, "-m", "ecg_lightning", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -63,7 +67,7 @@ def kill_at(epoch: int, batch: int | None = None) -> list[str]:
 
 def differences(one: Path, other: Path) -> list[str]:
     """What two runs' last checkpoints, metrics and predictions differ in, bit for bit."""
-    a, b = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other))
+    a, b = (read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (one, other))
     found = [
         f"weights {name}" for name in a["state_dict"] if not torch.equal(a["state_dict"][name], b["state_dict"][name])
     ]

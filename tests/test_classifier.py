@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.errors import InputError
+from ecg_lightning.frozen_features import FrozenFeatures, SplitFeatures
 from ecg_lightning.optim import HEAD
 from ecg_lightning.signals import Windows
 from ecg_lightning.stochastic_depth import branches, set_drop_path
@@ -231,9 +232,12 @@ def test_predictions_are_the_sigmoid_of_the_logits():
 def test_known_features_stand_in_for_the_backbone():
     classifier, batch = tiny_classifier(), made_up_batch()
     expected = classifier.window_logits(batch)
-    classifier.frozen_features = classifier.backbone(batch.pop("ecg")[:, 0]).detach().unsqueeze(1)
+    features = classifier.backbone(batch.pop("ecg")[:, 0]).detach().unsqueeze(1)
+    known = SplitFeatures(batch["index"].clone(), features)
+    classifier.frozen_features = FrozenFeatures(train=known, val=known)
     batch["index"] = batch["index"].flip(0)
-    torch.testing.assert_close(classifier.window_logits(batch), expected.flip(0))
+    for training in (True, False):
+        torch.testing.assert_close(classifier.train(training).window_logits(batch), expected.flip(0))
 
 
 def test_a_frozen_backbone_keeps_nothing_for_the_backward_pass():

@@ -348,6 +348,7 @@ def test_a_finished_run_holds_what_the_design_promises(finished):
     assert expected <= {path.name for path in finished.iterdir()}
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == [
         "finetune-best.ckpt",
+        "frozen-backbone.safetensors",
         "last.ckpt",
         "probe-best.ckpt",
     ]

@@ -98,6 +98,15 @@ def test_scores_of_many_records_equal_scikit_learn():
     assert_equal_to_scikit_learn(*label_scores(probabilities, labels, NAMES), probabilities, labels)
 
 
+@pytest.mark.parametrize("at_once", [1, 120])
+def test_labels_ranked_a_few_at_a_time_give_the_same_scores(monkeypatch, at_once):
+    probabilities, labels = drawn(50, decimals=1)
+    labels[:5, 2] = 255
+    together = label_scores(probabilities, labels, NAMES)
+    monkeypatch.setattr("ecg_lightning.metrics.AT_ONCE", at_once)
+    assert label_scores(probabilities, labels, NAMES) == together
+
+
 def test_the_macro_mean_is_that_of_scikit_learn_over_the_labels_with_both_classes():
     probabilities, labels = drawn(50)
     labels[:, 1], labels[:, 3] = 0, 1

@@ -1,5 +1,6 @@
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,10 +21,13 @@ from tiny import (
 
 from ecg_lightning.checkpointing import AtomicCheckpointIO, RunCheckpoints
 from ecg_lightning.errors import UsageError
+from ecg_lightning.frozen_backbone import read_checkpoint
+from ecg_lightning.frozen_features import fix_windows
 from ecg_lightning.optim import HEAD
 from ecg_lightning.post_training import freeze
 from ecg_lightning.progress import next_position
 from ecg_lightning.runs import RunFolder
+from ecg_lightning.signals import Windows
 from ecg_lightning.stochastic_depth import StochasticDepth, branches
 
 pytestmark = of_lightning
@@ -50,7 +54,7 @@ class Watch(Callback):
                 "trains": {name for name, module in backbone.named_modules() if module.training},
                 "required": {name for name, p in backbone.named_parameters() if p.requires_grad},
                 "rates": [drop.drop_prob for drop in branches(backbone)],
-                "kept": [drop.coins.tolist() for drop in branches(backbone)],
+                "kept": [None if drop.coins is None else drop.coins.tolist() for drop in branches(backbone)],
                 "state": len(optimizer.state),
                 "lr": {layer: group["lr"] for (layer, _), group in groups.items()},
                 "weight_decay": {decay: group["weight_decay"] for (_, decay), group in groups.items()},
@@ -172,15 +176,77 @@ def test_dropout_rests_in_the_probe(tiny_store, tmp_path):
     assert all(seen)
 
 
-def head_of(store, folder, **arguments):
-    _, classifier = train(folder, store, plan(2, 0, **arguments), classifier=tiny_classifier(dropout=0.2))
-    return state_of(classifier.head)
+def short_vit(**windows):
+    """A ViT that sees 2.5 s of a record of 10 s."""
+    vit = tiny_vit(num_time_points=250)
+    vit.signal = replace(vit.signal, windows=Windows(**windows))
+    return vit
 
 
-def test_precomputed_features_give_the_head_that_computing_them_each_step_gives(tiny_store, tmp_path):
-    once, each_step = (head_of(tiny_store, tmp_path, probe_precompute=precompute) for precompute in (True, False))
-    for name in once:
-        torch.testing.assert_close(once[name], each_step[name], rtol=0, atol=1e-6)
+PRECOMPUTED = {
+    "whole records": (tiny_vit, 0),
+    "one window": (short_vit, 1),
+    "two windows in turn": (short_vit, 2),
+    "more windows than epochs": (short_vit, 9),
+    "the middle": (lambda: short_vit(train="centre"), 0),
+    "several windows in evaluation": (lambda: short_vit(count=3, aggregate="max"), 2),
+    "windows drawn anew": (lambda: short_vit(count=3), 0),
+}
+
+
+@pytest.mark.parametrize("case", PRECOMPUTED)
+def test_precomputed_features_give_the_head_and_scores_that_computing_them_each_step_gives(tiny_store, tmp_path, case):
+    make, windows = PRECOMPUTED[case]
+    ends = []
+    for precompute in (True, False):
+        classifier = tiny_classifier(make(), dropout=0.2)
+        post_training = plan(3, 0, probe_precompute=precompute, probe_windows=windows)
+        train(tmp_path, tiny_store, post_training, classifier=classifier)
+        ends.append({**state_of(classifier.head), "probabilities": classifier.scores.probabilities})
+    for name in ends[0]:
+        torch.testing.assert_close(ends[0][name], ends[1][name], rtol=0, atol=1e-6)
+
+
+def backbone_calls(store, folder, post_training, backbone):
+    """How many windows the backbone was asked of."""
+    classifier, calls = tiny_classifier(backbone), []
+    classifier.backbone.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    train(folder, store, post_training, classifier=classifier)
+    return sum(calls)
+
+
+@pytest.mark.parametrize(("windows", "train_windows"), [(1, 1), (2, 2), (9, 3), (0, 3)])
+def test_each_fixed_window_is_computed_once_and_those_of_validation_always(
+    tiny_store, tmp_path, windows, train_windows
+):
+    calls = backbone_calls(tiny_store, tmp_path, plan(3, 0, probe_windows=windows), short_vit(count=3))
+    assert calls == 64 * train_windows + 8 * 3
+
+
+def test_fixed_windows_end_with_the_probe(tiny_store, tmp_path):
+    """Fine-tuning from the same head sees the same windows, whatever the probe saw."""
+
+    class Seen(Callback):
+        def __init__(self):
+            self.seen = {}
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if "ecg" in batch:
+                self.seen.setdefault(trainer.current_epoch, []).append(batch["ecg"].clone())
+
+    fixed, free = Seen(), Seen()
+    for watch, windows in ((fixed, 1), (free, 0)):
+        train(tmp_path, tiny_store, plan(2, 2, probe_windows=windows), watch, classifier=tiny_classifier(short_vit()))
+    assert [*fixed.seen] == [2, 3]
+    for epoch in (2, 3):
+        assert all(map(torch.equal, fixed.seen[epoch], free.seen[epoch]))
+
+
+def test_fixed_windows_without_the_data_module_are_refused(tmp_path):
+    trainer = tiny_trainer(tmp_path, max_epochs=1)
+    trainer.datamodule = None
+    with pytest.raises(UsageError, match=r"probe\.windows needs a PTBXLDataModule.*set .*probe\.windows=0"):
+        fix_windows(trainer, 2)
 
 
 def test_precomputed_features_leave_the_signals_unread_and_the_backbone_uncalled(tiny_store, tmp_path):
@@ -190,25 +256,25 @@ def test_precomputed_features_leave_the_signals_unread_and_the_backbone_uncalled
     assert sum(calls) == 64 + 8
 
 
-def test_random_windows_are_never_precomputed_and_it_is_said(tiny_store, tmp_path, caplog):
-    classifier, calls = tiny_classifier(tiny_vit(num_time_points=250)), []
-    classifier.backbone.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+def test_windows_drawn_anew_are_never_precomputed_and_it_is_said_with_the_way_out(tiny_store, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "ecg_lightning"):
-        train(tmp_path, tiny_store, plan(2, 0), classifier=classifier)
-    assert sum(calls) == 2 * (64 + 8)
-    assert "features are computed in every epoch anew" in caplog.text
+        assert backbone_calls(tiny_store, tmp_path, plan(2, 0), short_vit()) == 2 * 64 + 8
+    assert "features are computed in every epoch anew (post_training.probe.windows=N" in caplog.text
+
+
+def test_what_the_features_take_is_said_before_they_are_computed(tiny_store, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "ecg_lightning"):
+        backbone_calls(tiny_store, tmp_path, plan(1, 0), tiny_vit())
+    assert "train: features of 64 records x 1 window(s), 12 numbers each, computed once: 0.0 MB in each" in caplog.text
 
 
 def test_features_that_would_fill_the_memory_are_not_kept_and_it_is_said(tiny_store, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(
-        "ecg_lightning.frozen_features.MOST_GIB", 79 * 12 * 4 / 2**30
-    )  # 80 records of 12 float32 features
-    classifier, calls = tiny_classifier(), []
-    classifier.backbone.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+        "ecg_lightning.frozen_features.MOST_GIB", 71 * 12 * 4 / 2**30
+    )  # 64 + 8 records of 12 float32 features
     with caplog.at_level(logging.INFO, "ecg_lightning"):
-        train(tmp_path, tiny_store, plan(2, 0), classifier=classifier)
-    assert sum(calls) == 2 * (64 + 8)
-    assert "features of 80 records would take" in caplog.text
+        assert backbone_calls(tiny_store, tmp_path, plan(2, 0), tiny_vit()) == 2 * 64 + 8
+    assert "train: features of 64 records x 1 window(s) would take" in caplog.text
 
 
 def test_a_test_behind_a_probe_sees_the_signals_of_its_own_records(tiny_store, tmp_path):
@@ -412,7 +478,7 @@ def checkpoints(store, folder, post_training, *aurocs, **flags):
         folder, store, post_training, *scores, RunCheckpoints(run, flags.pop("every_n_steps", None)),
         enable_checkpointing=True, plugins=[AtomicCheckpointIO()], **flags,
     )  # fmt: skip
-    return {path.name: torch.load(path, weights_only=True) for path in sorted(run.checkpoints.iterdir())}
+    return {path.name: read_checkpoint(path) for path in sorted(run.checkpoints.glob("*.ckpt"))}
 
 
 def epochs_behind(files):

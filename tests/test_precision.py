@@ -20,7 +20,7 @@ class Seen(Callback):
     def on_train_start(self, trainer, pl_module):
         pl_module.head.register_forward_hook(lambda module, inputs, logits: self.logits.add(logits.dtype))
         if pl_module.frozen_features is not None:
-            self.features.append(pl_module.frozen_features.clone())
+            self.features.append(pl_module.frozen_features.train.features.clone())
 
     def on_before_zero_grad(self, trainer, pl_module, optimizer):
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]

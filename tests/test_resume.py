@@ -83,6 +83,24 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_killed_goes_on_with_its_signals_elsewhere(
+    processes: int, store: Path, undisturbed: Callable[[int, int, bool], Path], tmp_path: Path
+) -> None:
+    """Begun with its signals on the device, killed, ended with them in memory, as one that read the store."""
+    way, run = (processes, 0, True), tmp_path / "run"
+    killed = fit(store, run, *way, "--data.residency", "device", *KILLS["inside a fine-tuning epoch"])
+    assert killed.returncode == -9, killed.stdout
+    elsewhere = ["--data.residency", "memory", "--resume", "auto", "--trainer.callbacks", "null"]
+    ended = fit(store, run, *way, *elsewhere)
+    assert ended.returncode == 0, ended.stdout
+    assert "signals of 36 records on cpu" in killed.stdout
+    assert "signals of 36 records on cpu" in ended.stdout
+    assert differences(undisturbed(*way), run) == []
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("workers", "windows"), [(0, False), (2, True)], ids=["features once", "random windows"])

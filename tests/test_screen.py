@@ -2,11 +2,12 @@ import logging
 from dataclasses import replace
 
 import pytest
-from tiny import norm_net
+import torch
+from tiny import NormNet, norm_net, plan, tiny_vit
 
 from ecg_lightning.backbones import STMEM, Backbone, backbone_card, base
 from ecg_lightning.classifier import ECGClassifier
-from ecg_lightning.screen import warn_of_pretraining
+from ecg_lightning.screen import warn_of_empty_statistics, warn_of_pretraining
 
 
 def warned(caplog: pytest.LogCaptureFixture, backbone: Backbone, weights: str | None) -> str:
@@ -47,3 +48,34 @@ def test_weights_that_have_not_seen_it_need_no_warning(seen, caplog):
 def test_a_random_start_and_a_network_without_a_card_need_no_warning(seen, caplog):
     assert warned(caplog, tiny_st_mem(), None) == ""
     assert warned(caplog, norm_net(), "own.pth") == ""
+
+
+# --- batch norms that a probe would read through ---
+
+
+def warned_of_statistics(caplog: pytest.LogCaptureFixture, backbone: Backbone, *, probe: int = 1) -> str:
+    with caplog.at_level(logging.WARNING, "ecg_lightning"):
+        warn_of_empty_statistics(plan(probe, 1), ECGClassifier(backbone, ("NORM",)))
+    return caplog.text
+
+
+def with_statistics() -> NormNet:
+    backbone = norm_net().train()
+    backbone(torch.randn(4, 12, 1000))
+    return backbone
+
+
+def test_a_probe_of_batch_norms_without_statistics_is_warned_of_with_the_way_out(caplog):
+    text = warned_of_statistics(caplog, norm_net())
+    assert "2 batch norms, the first norms.0, have no statistics yet" in text
+    assert "--model.weights FILE" in text
+    assert "recipe/plain_fine_tuning" in text
+
+
+@pytest.mark.parametrize(
+    ("backbone", "probe"),
+    [(norm_net, 0), (with_statistics, 1), (tiny_vit, 1)],
+    ids=["no probe", "statistics at hand", "no batch norm"],
+)
+def test_a_probe_that_means_something_needs_no_warning(backbone, probe, caplog):
+    assert warned_of_statistics(caplog, backbone(), probe=probe) == ""

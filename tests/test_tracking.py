@@ -52,6 +52,23 @@ def test_a_figure_is_kept_to_the_last_bit(path):
     assert float(rows_of(path)[0]["train/loss"]) == value
 
 
+def test_the_file_is_not_written_behind_every_row_but_whenever_it_must_be(path):
+    file = written(path, (0, {"train/loss": 0.5}))
+    for step in (1, 2):
+        file.log_metrics({"train/loss": 0.4}, step)
+        file.save()
+    assert len(rows_of(path)) == 1
+    file.write()
+    assert len(rows_of(path)) == 3
+    file.log_metrics({"train/loss": 0.25}, 2)
+    file.write_next()
+    file.save()
+    assert rows_of(path)[2]["train/loss"] == "0.25"
+    file.log_metrics({"train/loss": 0.3}, 3)
+    file.finalize("success")
+    assert len(rows_of(path)) == 4
+
+
 def test_a_resumed_run_goes_on_in_the_same_file(path):
     written(path, (0, {"train/loss": 0.5}))
     written(path, (1, {"train/loss": 0.4}))

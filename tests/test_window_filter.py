@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfiltfilt
 
-from ecg_lightning.chains import BatchStep, Chain, Crop, Resample, WindowFilter, chain_from_json, chain_to_json
+from ecg_lightning.chains import (
+    BatchStep,
+    Chain,
+    Crop,
+    Resample,
+    Standardise,
+    WindowFilter,
+    chain_from_json,
+    chain_to_json,
+    run_batch_chain,
+)
 from ecg_lightning.signals import SignalSpec
 
 HIGH, LOW = WindowFilter("highpass", 0.67, 250), WindowFilter("lowpass", 40.0, 250)
@@ -35,6 +45,17 @@ def test_the_window_filter_equals_scipys_on_tensors(step, dtype, tolerance):
 def test_the_window_filter_equals_scipys_on_arrays_of_any_length(num_time_points, order, cutoff):
     step, ecg = WindowFilter("lowpass", cutoff, 250, order), windows(num_time_points)
     np.testing.assert_allclose(step(ecg), filtered(step, ecg), atol=1e-8)
+
+
+@pytest.mark.parametrize("order", [(HIGH, LOW), (LOW, HIGH, LOW)], ids=["two", "three"])
+def test_filters_that_follow_one_another_are_one_product_of_the_same_numbers(order):
+    ecg, expected = windows(), windows()
+    for step in order:
+        expected = filtered(step, expected)
+    chain = (Standardise(1.0), *order, Standardise(0.0, 2.0))
+    got = run_batch_chain(chain, torch.from_numpy(ecg + 1))
+    torch.testing.assert_close(got, torch.from_numpy(expected / 2), atol=1e-9, rtol=0)
+    np.testing.assert_allclose(run_batch_chain(order, ecg), expected, atol=1e-9)
 
 
 def test_the_window_filter_keeps_its_precision_under_autocast():

@@ -14,6 +14,8 @@ class Batch(TypedDict):
     """(batch, label) uint8: 0, 1, or 255 where unknown."""
     ecg: NotRequired[Tensor]
     """(batch, window, lead, time), one window in training; absent where the probe's features are computed already."""
+    cuts: NotRequired[Tensor]
+    """(batch, window, 2) int64, in place of ``ecg`` where the signals lie on the device: where to cut it there."""
     num_global: int
     """Records of the global batch, over all processes."""
     first: int

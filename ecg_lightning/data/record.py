@@ -63,7 +63,8 @@ def read_record(
         header, ecg = _read_with_wfdb(path)
         return whole_units(ecg[_check_header(path, header, leads, sampling_rate, num_time_points)])
     places = _check_header(path, header, leads, sampling_rate, num_time_points)
-    return np.ascontiguousarray(_read_plain(path, header).T[places])
+    digital = _read_plain(path, header)
+    return digital if places == list(range(len(digital))) else digital[places]
 
 
 def read_whole_record(path: str | Path) -> tuple[float, tuple[str, ...], NDArray[np.float64]]:
@@ -75,7 +76,7 @@ def read_whole_record(path: str | Path) -> tuple[float, tuple[str, ...], NDArray
     """
     path = Path(path)
     if header := _plain_header(_header_text(path)):
-        return header.sampling_rate, header.leads, _read_plain(path, header).T / round(1 / MILLIVOLTS_PER_UNIT)
+        return header.sampling_rate, header.leads, _read_plain(path, header) / round(1 / MILLIVOLTS_PER_UNIT)
     header, ecg = _read_with_wfdb(path)
     return header.sampling_rate, header.leads, ecg
 
@@ -151,9 +152,10 @@ def _check_header(
 
 
 def _read_plain(path: Path, header: _Header) -> NDArray[np.int16]:
-    """The values (time, lead) of the record at ``path``, checked."""
-    digital = _read_format_16(path.with_name(header.file), header)
-    _check_values(path, header.leads, (digital == _MISSING).any(axis=0), digital, header.checksums)
+    """The values (lead, time) of the record at ``path``, checked."""
+    # Turned first: along a lead in one piece the checks take a fifth of the time.
+    digital = np.ascontiguousarray(_read_format_16(path.with_name(header.file), header).T)
+    _check_values(path, header.leads, digital.min(axis=1, initial=0) == _MISSING, digital, header.checksums)
     return digital
 
 
@@ -176,14 +178,14 @@ def _read_format_16(file: Path, header: _Header) -> NDArray[np.int16]:
 def _check_values(
     path: Path, leads: Sequence[str], missing: NDArray[np.bool_], digital: NDArray[Any], expected: Sequence[int | None]
 ) -> None:
-    """Refuses missing time points, and sums of ``digital`` (time, lead) that are not those of the header."""
+    """Refuses missing time points, and sums of ``digital`` (lead, time) that are not those of the header."""
     if missing.any():
         names = ", ".join(lead for lead, gap in zip(leads, missing, strict=True) if gap)
         raise InputError(
             f"{path}: missing time points (NaN) in lead {names}, a network cannot take them: fill them, or leave the "
             "record out"
         )
-    sums = digital.sum(axis=0, dtype=np.int64).tolist()
+    sums = digital.sum(axis=1, dtype=np.int64).tolist()
     pairs = zip(leads, sums, expected, strict=True)
     if wrong := [lead for lead, got, told in pairs if told is not None and (got - told) % 65536]:
         raise InputError(f"{path}: the checksum of lead {', '.join(wrong)} is not that of its header: {_FETCH}")
@@ -203,7 +205,7 @@ def _read_with_wfdb(path: Path) -> tuple[_Header, NDArray[np.float64]]:
     if unknown := sorted(set(record.units) - _MILLIVOLTS.keys()):
         raise InputError(f"{path}.hea: units {unknown}, known are {', '.join(_MILLIVOLTS)}: convert the record to mV")
     leads = tuple(name or "" for name in record.sig_name)
-    _check_values(path, leads, np.isnan(physical).any(axis=0), record.d_signal, record.checksum)
+    _check_values(path, leads, np.isnan(physical).any(axis=0), record.d_signal.T, record.checksum)
     factors = np.array([_MILLIVOLTS[unit] for unit in record.units])
     return _Header(float(record.fs), int(record.sig_len), leads), np.asarray((physical * factors).T)
 

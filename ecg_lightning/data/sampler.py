@@ -196,18 +196,22 @@ class EvaluationBatches:
 
 
 class FixedChunks:
-    """Chunks of a fixed size in a fixed order, dealt out to the processes: a chunk is the same whoever computes it."""
+    """Chunks of a fixed size in a fixed order, dealt out to the processes: a chunk is the same whoever computes it.
 
-    def __init__(self, rows: Rows, chunk_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+    Each comes once for every epoch below ``epochs``, one behind the other, so that its records are read once.
+    """
+
+    def __init__(self, rows: Rows, chunk_size: int, *, epochs: int = 1, rank: int = 0, world_size: int = 1) -> None:
         chunks = [rows[start : start + chunk_size] for start in range(0, len(rows), chunk_size)]
-        self.chunks = chunks[rank::world_size]
+        self.chunks, self.epochs = chunks[rank::world_size], epochs
 
     def __len__(self) -> int:
-        return len(self.chunks)
+        return len(self.chunks) * self.epochs
 
     def __iter__(self) -> Iterator[Request]:
         for rows in self.chunks:
-            yield Request(rows, 0, 0, len(rows))
+            for epoch in range(self.epochs):
+                yield Request(rows, epoch, 0, len(rows))
 
 
 def _in_batches(pieces: Iterable[Rows], size: int) -> Iterator[Rows]:

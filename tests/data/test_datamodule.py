@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from made_up_ptbxl import read_rows, wfdb, write_table
+from shards import cut_into
 from tiny import BATCH_SIZE, tiny_data, tiny_vit
 from torch.utils.data import DataLoader
 
 from ecg_lightning.backbones import ECGFounder, ViT
 from ecg_lightning.chains import Crop, Standardise, ZScore, run_batch_chain
+from ecg_lightning.data import window_starts
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.prepare import prepare
@@ -266,15 +268,29 @@ def test_a_pickled_data_set_holds_no_signals_even_when_it_has_read_some(tiny_sto
 
 def test_signals_can_be_left_out(tiny_store):
     data = with_signal(tiny_store)
-    data.leave_signals_out(True)
+    data.leave_signals_out(train=True, evaluation=True)
     assert all("ecg" not in b for loader in (data.train_dataloader(), data.val_dataloader()) for b in loader)
-    data.leave_signals_out(False)
+    data.leave_signals_out(train=False, evaluation=False)
     assert all("ecg" in b for loader in (data.train_dataloader(), data.val_dataloader()) for b in loader)
 
 
-def test_the_feature_loader_holds_training_and_validation_records_once(tiny_store):
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_feature_loader_holds_each_record_of_a_split_once(tiny_store, split):
     data = with_signal(tiny_store)
-    assert sorted(collected(data.feature_loader())) == sorted([*data.rows("train"), *data.rows("val")])
+    assert sorted(collected(data.feature_loader(split))) == sorted(data.rows(split))
+
+
+def test_the_feature_loader_holds_each_fixed_window_of_training_once(tiny_store):
+    data = with_signal(tiny_store, SignalSpec(100, 250))
+    data.fix_windows(3)
+    assert sorted(collected(data.feature_loader("train"))) == sorted([*data.rows("train")] * 3)
+
+
+def test_the_feature_loader_holds_what_training_draws_from_weighed_sources(tiny_store, tmp_path):
+    """Half of the patients of each source of its own: other records than half of all of them."""
+    weighed = with_signal(cut_into(tiny_store, tmp_path, 2), weights=[1, 1], train_fraction=0.5)
+    drawn = {*collected(weighed.train_dataloader())}
+    assert sorted(collected(weighed.feature_loader("train"))) == sorted(drawn) != sorted(weighed.rows("train"))
 
 
 # --- windows ---
@@ -322,8 +338,7 @@ def test_a_record_is_cut_alike_whichever_batch_it_is_in(tiny_store):
 def test_training_windows_belong_to_the_record_not_to_its_row(tiny_store):
     ids = Store(tiny_store).records["ecg_id"]
     assert ids[5] == 6
-    expected = int(np.random.default_rng((3, 0, 6)).integers(751))
-    assert random_starts(tiny_store)[5] == expected
+    assert random_starts(tiny_store)[5] == window_starts.random_starts(3, 0, np.array([6]), 750)[0]
 
 
 def test_training_windows_can_be_cut_from_the_middle(tiny_store):
@@ -407,9 +422,35 @@ def test_a_batch_without_signals_passes_unchanged(tiny_store):
     assert on_device(with_signal(tiny_store), batch) is batch
 
 
-def test_inputs_are_fixed_where_the_window_is_the_record(tiny_store):
-    assert with_signal(tiny_store).inputs_are_fixed
-    assert not with_signal(tiny_store, SignalSpec(100, 250)).inputs_are_fixed
+@pytest.mark.parametrize(
+    ("spec", "train", "val"),
+    [
+        (WHOLE, 1, 1),
+        (SignalSpec(100, 250), 0, 1),
+        (SignalSpec(100, 250, windows=Windows(count=3)), 0, 3),
+        (SignalSpec(100, 250, windows=Windows(train="centre", stride=250)), 1, 4),
+    ],
+)
+def test_windows_of_a_record_are_counted_over_all_epochs(tiny_store, spec, train, val):
+    data = with_signal(tiny_store, spec)
+    assert (data.num_windows("train"), data.num_windows("val")) == (train, val)
+
+
+def test_fixed_windows_are_those_of_the_first_epochs_in_turn(tiny_store):
+    cut = SignalSpec(100, 250)
+    fixed, free = with_signal(tiny_store, cut), with_signal(tiny_store, cut)
+    fixed.fix_windows(2)
+    assert fixed.num_windows("train") == 2
+    rows = [5, 0, 7]
+
+    def window(data, epoch):
+        return data._datasets["train"].__getitems__(Request(np.array(rows), epoch, 0, 3))["ecg"]
+
+    for epoch in range(5):
+        assert torch.equal(window(fixed, epoch), window(free, epoch % 2))
+    fixed.fix_windows(0)
+    assert torch.equal(window(fixed, 4), window(free, 4))
+    assert not torch.equal(window(free, 4), window(free, 0))
 
 
 # --- a store that does not fit ---

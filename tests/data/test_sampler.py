@@ -164,6 +164,14 @@ def test_a_feature_chunk_is_the_same_whoever_computes_it(num_records, chunk_size
     assert sorted(in_one(drawn(FixedChunks(rows, chunk_size)))) == rows.tolist()
 
 
+def test_a_feature_chunk_comes_once_for_each_epoch():
+    chunks = FixedChunks(rows_of(5), 2, epochs=3)
+    assert [(len(request.rows), request.epoch) for request in chunks] == [
+        *((2, 0), (2, 1), (2, 2)), *((2, 0), (2, 1), (2, 2)), *((1, 0), (1, 1), (1, 2))
+    ]  # fmt: skip
+    assert len(chunks) == 9
+
+
 # --- more records than are mixed at a time ---
 
 windows = st.integers(1, 80)

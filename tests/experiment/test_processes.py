@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import TESTS, differences, run_cli
+from processes import differences, environment, run_cli
 from small_grid import with_flags, write_grid
 
 from ecg_lightning.experiment.progress import standing_of
@@ -41,11 +41,11 @@ def undisturbed(command: Callable[..., list[str]], tmp_path_factory: pytest.Temp
     return output
 
 
-def started(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def started(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "ecg_lightning", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), **(environment or {})},
+        env=environment(),
     )  # fmt: skip
 
 
