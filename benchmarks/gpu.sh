@@ -18,6 +18,9 @@ fi
 code=0
 "$python" benchmarks/gpu_step.py --budget 230 "$@" || code=1
 if [[ -f benchmarks/gpu_data.py ]]; then
-    "$python" benchmarks/gpu_data.py "$@" || code=1
+    data=()
+    [[ "$*" == *"--device cpu"* ]] && data=(--device cpu)
+    [[ "$*" == *--quick* ]] && data+=(--records 600 --seconds 0.05 --rounds 1 --workers 0)
+    "$python" benchmarks/gpu_data.py "${data[@]}" || code=1
 fi
 exit "$code"

@@ -126,7 +126,7 @@ class Bench:
 
     def row(self, name: str, way: str) -> None:
         """Halves the batch until it fits."""
-        size = 4 if self.arguments.quick else BATCHES.get(name, SMALL)
+        size = 2 if self.arguments.quick else BATCHES.get(name, SMALL)
         while True:
             try:
                 return self.measure(name, way, size)
@@ -145,7 +145,7 @@ class Bench:
         step = Plain(name, size, self.device) if way == "plain" else Ours(name, size, self.device, **WAYS[way])
         if isinstance(step, Ours) and name not in self.flops and not way.endswith("compiled"):
             self.flops[name] = step.num_flops() / size
-        lengths = {"warm_up": 1, "seconds": 0.0, "most": 2} if self.arguments.quick else self.lengths()
+        lengths = {"warm_up": 0, "seconds": 0.0, "most": 1} if self.arguments.quick else self.lengths()
         seconds = timed(step, self.device, **lengths)
         memory = torch.cuda.max_memory_allocated() / GIB if self.device.type == "cuda" else float("nan")
         row = {"backbone": name, "way": way, "batch": size, "seconds": seconds, "ecgs_per_second": size / seconds}
@@ -183,7 +183,7 @@ class Bench:
         """The model alone before and behind the Trainer's steps; the faster of the two counts."""
         set_tf32(False)
         step = Ours("vit", size, self.device, half=True, draws=False)
-        lengths = {"warm_up": 2, "seconds": 0.0, "most": 2} if self.arguments.quick else self.lengths()
+        lengths = {"warm_up": 0, "seconds": 0.0, "most": 1} if self.arguments.quick else self.lengths()
         before = timed(step, self.device, **lengths)
         real = seconds_per_step(folder, "vit", size, self.device, half=True, steps=steps)
         alone = min(before, timed(step, self.device, **lengths))
@@ -224,7 +224,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="backbones; all by default")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="two steps of four records: tries the script")
+    parser.add_argument("--quick", action="store_true", help="two steps of two records: tries the script")
     parser.add_argument("--budget", type=float, default=270.0, help="seconds behind which no row is started")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s of the device (H100: bfloat16, dense)")

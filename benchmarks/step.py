@@ -1,4 +1,4 @@
-"""CPU time of a training step through the real Trainer against the same network trained the plain way, one thread.
+"""Processor time of a step through the real Trainer against the same network trained the plain way, one thread.
 
 Ours: loader, callbacks, logger and all, fused AdamW, stochastic depth at 0.1. Plain: records fetched one by one from
 HDF5 and collated, the network written out with explicit softmax attention (benchmarks/backbones.py), AdamW tensor by
@@ -94,10 +94,10 @@ def plain_step(store: Path, name: str, size: int, steps: int) -> float:
     loader = iter(DataLoader(OneByOne(store, name), size, shuffle=True))
     for _ in range(WARM_UP):
         plain.step(*next(loader))
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(steps):
         plain.step(*next(loader))
-    return (time.perf_counter() - start) / steps
+    return (time.process_time() - start) / steps
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stochastic depth that computes the kept records only against the mask: time of a training step, one thread.
+"""Stochastic depth that computes the kept records only against the mask: processor time of a step, one thread.
 
 Forward, backward and fused AdamW on a resident batch, coins drawn anew in each step, in turn (A B A B), medians. The
 ratio is the mask's time over the subset's; beside it what leaving out the dropped branches can bring at most: all
@@ -46,9 +46,9 @@ def compare(name: str, over_depth: Any, rate: float, size: int, rounds: int) -> 
     seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
     for _ in range(rounds + 1):  # the first one warms up
         for mode, step in steps.items():
-            start = time.perf_counter()
+            start = time.process_time()
             step()
-            seconds[mode].append(time.perf_counter() - start)
+            seconds[mode].append(time.process_time() - start)
     mask, subset = (median(seconds[mode][1:]) for mode in modes)
     ratio = median(a / b for a, b in zip(seconds["mask"][1:], seconds["subset"][1:], strict=True))
     rates = [drop.drop_prob for drop in branches(steps["mask"].classifier.backbone)]

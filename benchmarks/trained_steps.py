@@ -24,8 +24,10 @@ from ecg_lightning.tracking import MetricsFile
 class Clock(Callback):
     """Times ``number`` steps from ``first`` on, or notes where they wait for the device."""
 
-    def __init__(self, first: int, number: int, *, notes_waits: bool = False) -> None:
-        self.first, self.end, self.notes_waits = first, first + number, notes_waits
+    def __init__(
+        self, first: int, number: int, *, notes_waits: bool = False, now: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.first, self.end, self.notes_waits, self.now = first, first + number, notes_waits, now
         self.started = self.seconds = float("nan")
 
     @property
@@ -42,11 +44,11 @@ class Clock(Callback):
             torch.cuda.set_sync_debug_mode("default")
         wait(pl_module.device)
         if batch_idx == self.first:
-            self.started = time.perf_counter()
+            self.started = self.now()
             if notes:
                 torch.cuda.set_sync_debug_mode("warn")
         else:
-            self.seconds = (time.perf_counter() - self.started) / (self.end - self.first)
+            self.seconds = (self.now() - self.started) / (self.end - self.first)
 
 
 class ModelTime(Callback):
@@ -74,11 +76,11 @@ class ModelTime(Callback):
         self._begin()
 
     def _begin(self) -> None:
-        self._since = time.perf_counter()
+        self._since = self.clock.now()
 
     def _end(self) -> None:
         if self.clock.running:
-            self.seconds += time.perf_counter() - self._since
+            self.seconds += self.clock.now() - self._since
 
     def _watched(self, part: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any) -> Any:
@@ -132,8 +134,8 @@ def seconds_per_step(
 def model_share(
     folder: Path, name: str, size: int, *, steps: int, warm_up: int = 2, workers: int = 0
 ) -> tuple[float, float]:
-    """Seconds of a step of the Trainer on a CPU, in float32, and the model's share of them."""
-    clock = Clock(warm_up, steps)
+    """Processor time of a step of the Trainer on a CPU, in float32, and the model's share of it."""
+    clock = Clock(warm_up, steps, now=time.process_time)
     meter = ModelTime(clock)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

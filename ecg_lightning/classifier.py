@@ -17,7 +17,7 @@ from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores, SplitScores
 from ecg_lightning.optim import adamw, parameter_groups
-from ecg_lightning.stochastic_depth import draw_coins, forget_coins
+from ecg_lightning.stochastic_depth import branches, draw_coins, forget_coins
 
 if TYPE_CHECKING:
     from ecg_lightning.frozen_features import FrozenFeatures
@@ -66,6 +66,8 @@ class ECGClassifier(LightningModule):
         self.balanced = pos_weight == "balanced"
         self.seed = seed
         self.compile_mode = compile
+        self.drops = branches(backbone)
+        """Of the backbone, found once: each step asks for them several times."""
         self.resumes = False
         """Whether a checkpoint brings all weights: at `setup` the trainer does not yet know of it."""
         self.frozen_features: FrozenFeatures | None = None
@@ -106,7 +108,7 @@ class ECGClassifier(LightningModule):
         else:
             ecg = batch["ecg"]
             train = torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
-            windows = told_of_lengths(self.backbone, ecg.flatten(0, 1))
+            windows = told_of_lengths(self.backbone, self.drops, ecg.flatten(0, 1))
             with torch.set_grad_enabled(train):
                 features = self.backbone(windows).unflatten(0, ecg.shape[:2])
         logits: Tensor = self.head(self.dropout(features))
@@ -139,7 +141,7 @@ class ECGClassifier(LightningModule):
         if "ecg" in batch:  # else no branch is computed
             coins = torch.Generator().manual_seed(_seed(*place))
             rows = slice(batch["first"], batch["first"] + len(batch["index"]))
-            draw_coins(self.backbone, batch["num_global"], rows, coins, self.device)
+            draw_coins(self.drops, batch["num_global"], rows, coins, self.device)
         _seed_draws(_seed(*place, self.global_rank), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -156,7 +158,7 @@ class ECGClassifier(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Forgets the step's coins: they were drawn for its batch."""
         if "ecg" in batch:
-            forget_coins(self.backbone)
+            forget_coins(self.drops)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collects a batch of the validation split."""

@@ -5,13 +5,14 @@ any length, as that is told to the compiler beforehand (tests/test_compiling.py 
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ecg_lightning.backbones import Backbone
-from ecg_lightning.stochastic_depth import branches
+from ecg_lightning.stochastic_depth import StochasticDepth
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +42,13 @@ def uncompile(backbone: Backbone) -> None:
     torch.compiler.reset()  # it keeps eight variants of a network for the whole process, then gives up
 
 
-def told_of_lengths(backbone: Backbone, ecg: Tensor) -> Tensor:
-    """``ecg`` (batch, lead, time) as it is; a compiled backbone is told that batches come in any length.
+def told_of_lengths(backbone: Backbone, drops: Sequence[StochasticDepth], ecg: Tensor) -> Tensor:
+    """``ecg`` (batch, lead, time) as it is; a compiled backbone, whose branches are ``drops``, is told of any length.
 
     Otherwise a short last batch, and each that is validated, would be compiled for its own length.
     """
     if is_compiled(backbone):
-        coins = [drop.coins for drop in branches(backbone) if drop.coins is not None]
+        coins = [drop.coins for drop in drops if drop.coins is not None]
         for tensor in (ecg, *coins):
             torch._dynamo.maybe_mark_dynamic(tensor, 0)
     return ecg

@@ -6,7 +6,7 @@ Differs: the coins of a step can be drawn for the whole global batch at once (`d
 (seed, step) and the record's place in the batch alone: the same on any number of processes, and after a resume.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -106,30 +106,33 @@ def set_drop_path(model: nn.Module, rate: float, over_depth: OverDepth = "linear
 
 
 def draw_coins(
-    model: nn.Module, num_records: int, rows: slice, generator: torch.Generator, device: torch.device
+    model: nn.Module | Sequence[StochasticDepth],
+    num_records: int,
+    rows: slice,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> None:
-    """Draws the coins of one step for a global batch of ``num_records`` and keeps those of this process's ``rows``."""
-    drops = branches(model)
+    """Draws the coins of one step for a global batch of ``num_records`` and keeps those of this process's ``rows``.
+
+    ``model``, or its `branches` where they are known: to find them takes longer than to draw.
+    """
+    drops = branches(model) if isinstance(model, nn.Module) else model
     rates = torch.tensor([drop.drop_prob for drop in drops]).unsqueeze(1)
     coins = torch.rand(len(drops), num_records, generator=generator)[:, rows] >= rates
-    subset = any(drop.mode == "subset" for drop in drops)
-    places = coins.nonzero()[:, 1] if subset else coins.new_empty(0, dtype=torch.int64)
-    counts = coins.sum(dim=1).tolist() if subset else [0] * len(drops)
-    kept_places = torch.split(_sent(places, device), counts)
-    for drop, own, kept in zip(drops, _sent(coins, device), kept_places, strict=True):
-        drop.coins, drop.kept = own, kept if subset else None
+    for drop, own in zip(drops, _sent(coins, device).unbind(), strict=True):
+        drop.coins = own
+    if any(drop.mode == "subset" for drop in drops):
+        places = _sent(coins.nonzero()[:, 1], device)
+        for drop, kept in zip(drops, torch.split(places, coins.sum(dim=1).tolist()), strict=True):
+            drop.kept = kept
 
 
-def forget_coins(model: nn.Module) -> None:
-    """Lets every branch draw its own coins again."""
-    for drop in branches(model):
-        drop.coins = drop.kept = None
-
-
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device that the host does not wait for: from pinned memory, which plain pages would not allow."""
-    pinned = tensor.contiguous().pin_memory() if device.type == "cuda" else tensor
-    return pinned.to(device, non_blocking=True)
+def forget_coins(model: nn.Module | Sequence[StochasticDepth]) -> None:
+    """Lets every branch draw its own coins again; ``model`` as in `draw_coins`."""
+    for drop in branches(model) if isinstance(model, nn.Module) else model:
+        drop.coins = None
+        if drop.kept is not None:  # each assignment to a module costs microseconds
+            drop.kept = None
 
 
 def checked_rate(name: str, rate: float) -> float:
@@ -137,6 +140,12 @@ def checked_rate(name: str, rate: float) -> float:
     if not 0.0 <= rate <= 1.0:
         raise ValueError(f"{name} is {rate}, it must lie in 0..1 (0 turns stochastic depth off)")
     return float(rate)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device that the host does not wait for: from pinned memory, which plain pages would not allow."""
+    pinned = tensor.contiguous().pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def _checked_mode(mode: Mode) -> Mode:

@@ -248,3 +248,10 @@ def test_drawing_coins_leaves_the_global_random_stream_alone():
     before = torch.get_rng_state()
     draw_coins(vit, RECORDS, slice(None), seeded(), torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_batch_of_which_all_records_are_kept_is_scaled_as_well():
+    drop = StochasticDepth(0, 0.5, "subset")
+    draw_coins(nn.ModuleList([drop]), 2, slice(None), seeded(4), torch.device("cpu"))
+    assert drop.coins.tolist() == [True, True]
+    assert drop(torch.ones(2, 1), lambda x: x).tolist() == [[2.0], [2.0]]
