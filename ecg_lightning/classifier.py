@@ -213,6 +213,8 @@ class ECGClassifier(LightningModule):
                 f"the checkpoint holds another network: {len(differing)} tensors differ, the first {differing[0]} is "
                 f"{have.get(differing[0])} there and {want.get(differing[0])} here: use the config of its run"
             )
+        if any(tensor.dtype == torch.float64 for tensor in checkpoint["state_dict"].values()):
+            self.double()  # the trainer does so itself, but behind the loading, which would have rounded
 
 
 def _seed_draws(seed: int, device: torch.device) -> None:

@@ -1,10 +1,21 @@
-"""Mixed precision: both phases train, gradients are clipped at their true size, figures stay in float32."""
+"""Other precisions: both phases train, gradients are clipped at their true size, figures stay in float32."""
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
-from tiny import changed, norm_net, of_lightning, plan, state_of, tiny_classifier, tiny_vit, train
+from tiny import (
+    changed,
+    norm_net,
+    of_lightning,
+    plan,
+    state_of,
+    tiny_classifier,
+    tiny_data,
+    tiny_trainer,
+    tiny_vit,
+    train,
+)
 
 pytestmark = of_lightning
 
@@ -91,3 +102,13 @@ def test_the_moments_of_scaled_gradients_are_those_of_plain_ones(tiny_store, tmp
         state = trainer.optimizers[0].state.values()
         moments.append(torch.cat([one["exp_avg"].flatten() for one in state]))
     assert 0.5 < float(moments[0].norm() / moments[1].norm()) < 2  # undivided 2^16 times as large
+
+
+def test_weights_in_double_precision_come_back_to_the_last_bit(tiny_store, tmp_path):
+    trained, path = tiny_classifier(), tmp_path / "double.ckpt"
+    trainer, _ = train(tmp_path, tiny_store, plan(0, 1), classifier=trained, precision="64-true")
+    trainer.save_checkpoint(path)
+    again, post_training = tiny_classifier(), plan(0, 1)
+    trainer = tiny_trainer(tmp_path, post_training, max_epochs=1, precision="64-true")
+    trainer.validate(again, tiny_data(tiny_store), ckpt_path=path, weights_only=True, verbose=False)
+    assert changed(state_of(trained), state_of(again)) == []
