@@ -106,9 +106,13 @@ class ECGDataset(Dataset[Batch]):
             for start in range(0, len(places), at_once):
                 part = slice(start, start + at_once)
                 where = part if here is None else here[part]
-                windows[where] = self._cut(number, places[part], starts[where])
-                if self.in_millivolts:
-                    windows[where] *= unit
+                cut = self._cut(number, places[part], starts[where])
+                if not self.in_millivolts:
+                    windows[where] = cut
+                elif here is None:
+                    np.multiply(cut, unit, out=windows[part])  # one pass, where convert and scale are two
+                else:
+                    windows[where] = cut * unit
         return windows
 
     def _by_store(self, rows: Rows) -> Iterator[tuple[int, NDArray[np.int64] | None, Rows]]:
