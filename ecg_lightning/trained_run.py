@@ -200,7 +200,7 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str = "
 
 
 def load_classifier(model: dict[str, Any], checkpoint: Path) -> ECGClassifier:
-    """The classifier of a run's config, section ``model``, with the weights of ``checkpoint``, in evaluation mode.
+    """The classifier of a run's config, section ``model``, with the weights of ``checkpoint``: evaluation, float32.
 
     Raises:
         InputError: when it is another network's, a backbone of one's own that cannot be imported, or its checkpoint
@@ -210,7 +210,7 @@ def load_classifier(model: dict[str, Any], checkpoint: Path) -> ECGClassifier:
     classifier = new_classifier(model, content["label_names"])
     classifier.on_load_checkpoint(content)
     classifier.load_state_dict(content["state_dict"])
-    return classifier
+    return classifier.float()  # of a run in double precision as well
 
 
 def new_classifier(model: dict[str, Any], label_names: Sequence[str]) -> ECGClassifier:

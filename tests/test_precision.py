@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from tiny import (
     changed,
     norm_net,
-    of_lightning,
+    of_lightning_cli,
     plan,
     state_of,
     tiny_classifier,
@@ -17,7 +18,9 @@ from tiny import (
     train,
 )
 
-pytestmark = of_lightning
+from ecg_lightning.trained_run import load_classifier
+
+pytestmark = of_lightning_cli
 
 PRECISIONS = pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 
@@ -112,3 +115,12 @@ def test_weights_in_double_precision_come_back_to_the_last_bit(tiny_store, tmp_p
     trainer = tiny_trainer(tmp_path, post_training, max_epochs=1, precision="64-true")
     trainer.validate(again, tiny_data(tiny_store), ckpt_path=path, weights_only=True, verbose=False)
     assert changed(state_of(trained), state_of(again)) == []
+
+
+def test_a_run_in_double_precision_is_asked_in_single(plain_run, tmp_path):
+    """Records come in float32, whatever the run was trained in."""
+    model = yaml.safe_load((plain_run / "config.yaml").read_text())["model"]
+    content = torch.load(plain_run / "checkpoints" / "finetune-best.ckpt", weights_only=True)
+    path = tmp_path / "double.ckpt"
+    torch.save({**content, "state_dict": {name: t.double() for name, t in content["state_dict"].items()}}, path)
+    assert {p.dtype for p in load_classifier(model, path).parameters()} == {torch.float32}
