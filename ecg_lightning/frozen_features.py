@@ -99,7 +99,7 @@ def _computed(
     loader = data.feature_loader(split)
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         for request, batch in zip(data.requests(loader), loader, strict=True):
-            batch = data.on_after_batch_transfer(trainer.strategy.batch_to_device(batch), 0)
+            batch = trainer.strategy.batch_to_device(batch)  # and through the chain behind the crop
             ecg = batch["ecg"]
             computed = classifier.backbone(ecg.flatten(0, 1)).unflatten(0, ecg.shape[:2]).to(features.dtype)
             places = torch.searchsorted(rows, batch["index"])

@@ -18,7 +18,9 @@ from tiny import (
     tiny_vit,
     train,
 )
+from trained_runs import StrungNet
 
+from ecg_lightning.chains import Crop, Standardise
 from ecg_lightning.checkpointing import AtomicCheckpointIO, RunCheckpoints
 from ecg_lightning.errors import UsageError
 from ecg_lightning.frozen_backbone import read_checkpoint
@@ -183,7 +185,16 @@ def short_vit(**windows):
     return vit
 
 
+def shifted_net():
+    """Its chain moves and stretches what it gets: run twice it gives something else."""
+    net = norm_net()
+    net.signal = replace(net.signal, chain=(Crop(), Standardise(0.2, 0.5)))
+    return net
+
+
 PRECOMPUTED = {
+    "a chain that is not its own repetition": (shifted_net, 0),
+    "a chain that takes time points away": (StrungNet, 0),
     "whole records": (tiny_vit, 0),
     "one window": (short_vit, 1),
     "two windows in turn": (short_vit, 2),
