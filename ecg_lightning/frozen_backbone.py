@@ -35,7 +35,7 @@ class FrozenBackbone:
         backbone = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if name.startswith(PREFIX)}
         # Frozen, but nobody need be believed: what is written to in place, or moved, is hashed again.
         marks = (folder, *((tensor.data_ptr(), tensor._version) for tensor in backbone.values()))
-        if marks != self._written:
+        if marks != self._written or not (folder / FILE).is_file():
             self._sha256 = tensors_sha256(backbone)
             if _digest_of(folder / FILE) != self._sha256:
                 _write(backbone, folder / FILE)

@@ -69,7 +69,7 @@ def precompute_features(trainer: Trainer, classifier: "ECGClassifier") -> None:
         if not size[1]:
             log.info(
                 "the probe trains on another window of a record in each epoch: its features are computed in every "
-                "epoch anew (post_training.probe.windows=N: N windows a record, computed once)"
+                "epoch anew (--post_training.probe.windows N: N windows a record, computed once)"
             )
         elif gib > left:
             log.info(

@@ -22,10 +22,13 @@ _IDENTITY = ("task", "folds", "keep", "min_likelihood", "checkpoint_sha256", "st
 
 
 @rank_zero_only
-def write_results(run: RunFolder, split: str, trainer: Trainer, checkpoint: Path, *, overwrite: bool = False) -> None:
+def write_results(
+    run: RunFolder, split: str, trainer: Trainer, checkpoint: Path, *, overwrite: bool = False, unfinished: bool = False
+) -> None:
     """Writes ``predictions/NAME.npz`` and ``metrics_NAME.json`` of the pass that the trainer just made.
 
-    ``NAME`` is the split for the run's own store and best checkpoint, and says what is different otherwise.
+    ``NAME`` is the split for the run's own store and best checkpoint, and says what is different otherwise: what an
+    ``unfinished`` run has learnt so far is not its result, and bears the checkpoint's name.
 
     Raises:
         InputError: where results of something else stand under that name already.
@@ -36,7 +39,7 @@ def write_results(run: RunFolder, split: str, trainer: Trainer, checkpoint: Path
     assert classifier.scores is not None
     scores = classifier.scores
     meta = _meta(split, data, checkpoint)
-    name = _name(run, split, meta, checkpoint)
+    name = _name(run, split, meta, checkpoint, unfinished)
     path = run.predictions / f"{name}.npz"
     if path.exists() and not overwrite:
         _refuse_other(path, meta)
@@ -62,17 +65,18 @@ def _refuse_other(path: Path, meta: dict[str, Any]) -> None:
         raise InputError(f"{path} holds results with another {', '.join(differing)}: add --overwrite to replace them")
 
 
-def _name(run: RunFolder, split: str, meta: dict[str, Any], checkpoint: Path) -> str:
+def _name(run: RunFolder, split: str, meta: dict[str, Any], checkpoint: Path, unfinished: bool) -> str:
     parts = [split]
     if run.store_sha256 not in (None, meta["store_sha256"]):
         first, *more = [meta["store"]] if isinstance(meta["store"], str) else meta["store"]
         parts.append(f"{Path(first).stem}+{len(more)}" if more else Path(first).stem)
-    if checkpoint.resolve() != run.best_checkpoint().resolve():
+    if unfinished or checkpoint.resolve() != run.best_checkpoint().resolve():
         parts.append(checkpoint.stem)
     return "-".join(parts)
 
 
 def _meta(split: str, data: PTBXLDataModule, checkpoint: Path) -> dict[str, Any]:
+    paths = [str(Path(path).resolve()) for path in data.stores.paths]  # whoever reads this stands in another folder
     return {
         "split": split,
         "task": data.task,
@@ -82,7 +86,7 @@ def _meta(split: str, data: PTBXLDataModule, checkpoint: Path) -> dict[str, Any]
         "min_likelihood": data.min_likelihood,
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": file_sha256(checkpoint),
-        "store": data.stores.paths[0] if len(data.stores.paths) == 1 else data.stores.paths,
+        "store": paths[0] if len(paths) == 1 else paths,
         "store_sha256": data.stores.sha256,
         "ecg_lightning": ecg_lightning.__version__,
         "note": NO_DEVICE,

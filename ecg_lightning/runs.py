@@ -144,6 +144,10 @@ class RunFolder:
         # last.ckpt before a best one of the same step: it was written behind it
         return max(readable, key=lambda p: (readable[p], p.name == "last.ckpt"), default=None)
 
+    def damaged_checkpoints(self) -> list[Path]:
+        """Those that cannot be read."""
+        return [path for path in sorted(self.checkpoints.glob("*.ckpt")) if global_step(path) is None]
+
     def best_checkpoint(self) -> Path:
         """The best checkpoint of the last phase that has one.
 

@@ -125,7 +125,7 @@ def stop_logging(handler: logging.Handler | None) -> None:
 
 
 def log_plan(plan: PostTraining, classifier: ECGClassifier, data: PTBXLDataModule, trainer: Trainer) -> None:
-    """What is about to be trained, in four lines."""
+    """What is about to be trained, in a few lines."""
     log = logging.getLogger(f"{_OWN}.plan")
     backbone, probe, fine_tune = classifier.backbone, plan.probe, plan.fine_tune
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
@@ -135,14 +135,17 @@ def log_plan(plan: PostTraining, classifier: ECGClassifier, data: PTBXLDataModul
         type(backbone).__name__, parameters / 1e6, len(signal.leads), signal.sampling_rate, signal.num_time_points,
         data.task, len(classifier.label_names),
     )  # fmt: skip
-    log.info(
-        "probe: %d epochs, rate %g (%s), head kept: %s", probe.epochs, probe.learning_rate, probe.schedule, probe.keep
-    )
-    log.info(
-        "fine-tuning: %d epochs, rate %g (%s), layer decay %g, stochastic depth %g (%s over depth)",
-        fine_tune.epochs, fine_tune.learning_rate, fine_tune.schedule, fine_tune.layer_decay,
-        plan.drop_path_rate, plan.drop_path_over_depth,
-    )  # fmt: skip
+    if probe.epochs:
+        log.info(
+            "probe: %d epochs, rate %g (%s), head kept: %s",
+            probe.epochs, probe.learning_rate, probe.schedule, probe.keep,
+        )  # fmt: skip
+    if fine_tune.epochs:
+        log.info(
+            "fine-tuning: %d epochs, rate %g (%s), layer decay %g, stochastic depth %g (%s over depth)",
+            fine_tune.epochs, fine_tune.learning_rate, fine_tune.schedule, fine_tune.layer_decay,
+            plan.drop_path_rate, plan.drop_path_over_depth,
+        )  # fmt: skip
     log.info("%s x %d, precision %s", trainer.strategy.root_device.type, trainer.world_size, trainer.precision)
     warn_of_pretraining(classifier)
     warn_of_empty_statistics(plan, classifier)

@@ -77,6 +77,8 @@ def _train(cli: RunCLI) -> bool:
     log_plan(PostTraining.of(cli.trainer), cli.model, cli.datamodule, trainer)
     checkpoint = run.newest_checkpoint() if cli.config.resume == "auto" else None
     if checkpoint is not None:
+        for damaged in run.damaged_checkpoints():
+            log.warning("%s is damaged and passed over: what was trained behind the newest whole one is lost", damaged)
         step = global_step(checkpoint) or 0
         log.info("going on from %s, %d optimizer steps behind it", checkpoint, step)
         cli.metrics_file.drop_after(step)
@@ -132,9 +134,15 @@ def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
     run = existing_run(value_of("--run", arguments) or "")
     cli = RunCLI(command, ["--config", str(run.config), *arguments])
     checkpoint = run.named_checkpoint(cli.config.checkpoint) if cli.config.checkpoint else run.best_checkpoint()
+    unfinished = run.state != "complete"
+    if unfinished:
+        log.warning(
+            "%s is not complete: it is judged with %s, under that name; go on with: ecg-lightning fit --run %s "
+            "--resume auto", run.path, checkpoint.name, run.path,
+        )  # fmt: skip
     judge = getattr(cli.trainer, command)
     judge(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
-    write_results(run, split, cli.trainer, checkpoint, overwrite=cli.config.overwrite)
+    write_results(run, split, cli.trainer, checkpoint, overwrite=cli.config.overwrite, unfinished=unfinished)
     return 0
 
 

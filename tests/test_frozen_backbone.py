@@ -118,6 +118,13 @@ def test_another_backbone_in_the_same_place_is_written_anew(saved):
     assert changed(state_of(classifier), read_checkpoint(saved(classifier))["state_dict"]) == []
 
 
+def test_a_backbone_that_was_taken_away_is_written_with_the_next_checkpoint(saved):
+    classifier = tiny_classifier(norm_net())
+    path = saved(classifier)
+    path.with_name(FILE).unlink()
+    assert changed(state_of(classifier), read_checkpoint(saved(classifier))["state_dict"]) == []
+
+
 def test_a_backbone_file_of_before_is_kept_where_it_is_the_same_and_replaced_where_not(tmp_path):
     classifier, path = tiny_classifier(norm_net()), tmp_path / "last.ckpt"
     files = []

@@ -214,6 +214,7 @@ def test_damaged_checkpoints_are_passed_over(run, damage):
     best = checkpoint(run, "finetune-best.ckpt", 4)
     assert global_step(path) is None
     assert run.newest_checkpoint() == best
+    assert run.damaged_checkpoints() == [path]
 
 
 def test_a_checkpoint_that_could_run_code_is_passed_over(run):

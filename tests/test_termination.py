@@ -3,23 +3,48 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import pytest
 from processes import run_cli
+from tiny import of_lightning_cli
 
 from ecg_lightning.backbones import backbone_signal
+from ecg_lightning.cli import main
 from ecg_lightning.data.prepare import prepare
 
+pytestmark = of_lightning_cli
 
-def test_a_terminated_fit_ends_with_143_and_says_how_to_go_on(make_ptbxl: Callable[..., Path], tmp_path: Path) -> None:
-    store, run = tmp_path / "store.h5", tmp_path / "run"
+
+@pytest.fixture(scope="module")
+def terminated(make_ptbxl: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> CompletedProcess[str]:
+    """A fit that was terminated in its first epoch of fine-tuning; its folder is the last argument."""
+    folder = tmp_path_factory.mktemp("terminated")
+    store, run = folder / "store.h5", folder / "run"
     prepare(make_ptbxl(), store, backbone_signal("vit"), workers=1, progress=False)
     terminate = '[{"class_path": "processes.TerminateAt", "init_args": {"epoch": 1}}]'
-    ended = run_cli(
+    return run_cli(
         *("fit", "--model.backbone", "vit", "--model.backbone.depth", "1", "--model.backbone.dim", "12"),
-        *("--data.store", str(store), "--data.task", "superdiagnostic", "--data.batch_size", "7", "--run", str(run)),
+        *("--data.store", str(store), "--data.task", "superdiagnostic", "--data.batch_size", "7"),
         *("--post_training.probe.epochs", "1", "--post_training.fine_tune.epochs", "2", "--trainer.accelerator", "cpu"),
         *("--trainer.enable_progress_bar", "false", "--trainer.callbacks", terminate),
+        *("--run", str(run)),
     )
-    assert ended.returncode == 143, ended.stdout
-    assert "--resume auto" in ended.stdout
-    assert json.loads((run / "state.json").read_text())["state"] == "interrupted"
+
+
+def test_a_terminated_fit_ends_with_143_and_says_how_to_go_on(terminated: CompletedProcess[str]) -> None:
+    assert terminated.returncode == 143, terminated.stdout
+    assert "--resume auto" in terminated.stdout
+    state = json.loads((Path(terminated.args[-1]) / "state.json").read_text())
+    assert state["state"] == "interrupted"
+
+
+def test_a_run_that_is_not_complete_is_judged_under_the_name_of_its_checkpoint(
+    terminated: CompletedProcess[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its figures are not those of its recipe, and must not stand where those will."""
+    run = Path(terminated.args[-1])
+    assert main(["test", "--run", str(run)]) == 0
+    assert "is not complete: it is judged with probe-best.ckpt" in capsys.readouterr().err
+    assert [path.name for path in (run / "predictions").iterdir()] == ["test-probe-best.npz"]
+    assert (run / "metrics_test-probe-best.json").exists()

@@ -93,13 +93,14 @@ def fits(stores: StoreSet, num_records: int, signal: SignalSpec, device: torch.d
         free, total = torch.cuda.mem_get_info(device)
         num_processes = 1
     else:
-        free = total = _memory_of_machine()
+        free, total = _memory_of_machine()
     if need * num_processes <= min(free, MOST_SHARE * total):
         return True
     log.warning(
         "signals of %d records take %s%.2f GB, more than is free (%.2f GB) or than half of the memory of %s (%.2f GB): "
         "they are read through memory maps instead, as with data.residency=memmap; the batches are the same",
-        num_records, f"{num_processes} x " if num_processes > 1 else "", need / GB, free / GB, device, total / GB,
+        num_records, f"{num_processes} x " if num_processes > 1 else "", need / GB, free / GB,
+        "this machine" if device.type == "cpu" else device, total / GB,
     )  # fmt: skip
     return False
 
@@ -135,9 +136,13 @@ def _pieces(stores: StoreSet, rows: Rows, signal: SignalSpec) -> Iterator[tuple[
         first += len(mine)
 
 
-def _memory_of_machine() -> int:
-    """Bytes; of its container, where that has less."""
+def _memory_of_machine() -> tuple[int, int]:
+    """Bytes that are available, where the system tells it, and in all; of its container, where that has less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.is_file() else ""
-    return min(total, int(text)) if text.isdigit() else total
+    total = min(total, int(text)) if text.isdigit() else total
+    told = Path("/proc/meminfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return min([total, *available]), total

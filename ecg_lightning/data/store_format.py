@@ -111,7 +111,8 @@ def read_contents(path: Path) -> Contents:
             f"store {path} is not finished, only {path.name}.partial is there: wait for its `ecg-lightning prepare`, "
             "or run the same command again, it goes on from where it stopped"
             if partial
-            else f"store {path} does not exist: make it with `ecg-lightning prepare --source DIR --output {path}`"
+            else f"store {path} does not exist: make it with `ecg-lightning prepare --source DIR --output {path}`, "
+            "or name the place that it was moved to (--data.store of a run)"
         )
     try:
         with h5py.File(path, "r") as file:

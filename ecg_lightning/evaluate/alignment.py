@@ -44,7 +44,8 @@ def check_validation(test: Predictions, validation: Predictions, names: tuple[st
     if all(hashes) and hashes[0] != hashes[1]:
         problems.append(
             f"{names[0]} is of checkpoint {hashes[0][:12]}, {names[1]} of {hashes[1][:12]}: "
-            "write both anew with `ecg-lightning validate --run RUN` and `ecg-lightning test --run RUN`"
+            "write both anew with `ecg-lightning validate --run RUN --overwrite` and `ecg-lightning test --run RUN "
+            "--overwrite`"
         )
     stores = test.meta.get("store_sha256"), validation.meta.get("store_sha256")
     both = set(record_keys(test.record_id, test.store)) & set(record_keys(validation.record_id, validation.store))

@@ -172,7 +172,7 @@ class _Session:
                 print(f"left to the process that trains it: {name}")
         complete = f"{len(self.runs) - len(missing)} of {len(self.runs)} runs are complete in {self.plan.folder}"
         print(complete + ("; the same command goes on with the others" if missing else ""), flush=True)
-        return 1 if missing else 0
+        return 1 if missing or self.failed else 0
 
 
 def _divided(flags: Sequence[str]) -> tuple[list[tuple[str, str]], Setting]:

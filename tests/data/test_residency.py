@@ -316,8 +316,19 @@ NEED = 72 * 12 * 1000 * 2
     [(2 * NEED, 1, True), (2 * NEED - 2, 1, False), (4 * NEED, 2, True), (4 * NEED - 2, 2, False)],
 )
 def test_copies_of_all_processes_may_take_half_of_the_machine(tiny_store, monkeypatch, total, processes, fitting):
-    monkeypatch.setattr(residency, "_memory_of_machine", lambda: total)
+    monkeypatch.setattr(residency, "_memory_of_machine", lambda: (total, total))
     assert fits(StoreSet(tiny_store), 72, CUT, torch.device("cpu"), processes) == fitting
+
+
+def test_a_copy_takes_no_more_of_the_machine_than_is_free(tiny_store, monkeypatch, caplog):
+    monkeypatch.setattr(residency, "_memory_of_machine", lambda: (NEED - 1, 9 * NEED))
+    assert not fits(StoreSet(tiny_store), 72, CUT, torch.device("cpu"))
+    assert "of the memory of this machine" in caplog.text
+
+
+def test_the_machine_has_no_more_memory_free_than_in_all():
+    free, total = residency._memory_of_machine()
+    assert 0 < free < total
 
 
 @pytest.mark.parametrize(
