@@ -1,9 +1,9 @@
 """Which runs are seeds of one thing, and which thing is the plain fine-tuning that others are held against.
 
 A run's *setting* is what it was trained and tested on: store, task, fraction, folds, backbone, weights. Its *recipe* is
-how: phases, rates, batches. Runs that share both, and differ in their seed, are one group. Runs that share both but for
-their folds, each of which tests other ones, are one cross-validation: their predictions are pooled. Which experiment a
-run is a cell of plays no part: the same run in two experiments counts once.
+how: phases, rates, batches. Runs that share both, and differ in their seed, are one group. Cells of an experiment with
+an axis `fold` that share both but for their folds, each of which tests other ones, are one cross-validation: their
+predictions are pooled. Which experiment a run is a cell of plays no further part: the same run in two counts once.
 """
 
 from collections import defaultdict
@@ -17,7 +17,12 @@ Key = tuple[tuple[str, str], ...]
 _FOLDS = ("data.train_folds", "data.val_folds", "data.test_folds")
 _OF_TRAINER = ("trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.accumulate_grad_batches")
 """Of the Trainer's arguments those that change what is learnt; the others say how it is shown, and where it runs."""
-_NOT_LEARNT = ("data.num_workers", "data.store", "model.weights", "model.weights_sha256")
+_NOT_LEARNT = (
+    *("data.num_workers", "data.store", "model.weights", "model.weights_sha256"),
+    "data.residency",  # where the signals lie: batches are the same to the bit
+    "model.compile",  # the same network, as other kernels compute it
+    "post_training.probe.precompute",  # the frozen backbone's features, computed once in place of every epoch
+)
 _OF_RECIPE = ("data.batch_size", "data.shuffle_records", "data.weights")
 
 
@@ -56,7 +61,7 @@ class Group:
     @property
     def is_cross_validation(self) -> bool:
         """Whether the predictions of several folds are pooled."""
-        return len(self.members[0]) > 1
+        return max(map(len, self.members)) > 1
 
     @property
     def is_plain(self) -> bool:
@@ -112,39 +117,62 @@ def _distance(plain: Group, group: Group) -> int:
 
 def _cells(runs: Sequence[ReadRun]) -> dict[Hashable, list[ReadRun]]:
     """Runs that are alike but for seed and folds."""
-    with_folds = any("fold" in run.values for run in runs)
     cells: dict[Hashable, list[ReadRun]] = defaultdict(list)
     for run in runs:
-        setting, recipe = keys_of(run, any_weights=with_folds)
+        setting, recipe = keys_of(run, any_weights="fold" in run.values)
         cells[tuple(pair for pair in setting if pair[0] not in _FOLDS), recipe].append(run)
     return cells
 
 
 def _parts(cell: Sequence[ReadRun]) -> list[list[ReadRun]]:
-    """A cell whose runs test other folds each is one cross-validation; else every set of folds stands alone."""
-    parts: dict[str, list[ReadRun]] = defaultdict(list)
+    """An experiment's runs over an axis `fold` are one cross-validation; else every set of folds stands alone.
+
+    The same cross-validation in two experiments is one part: its runs repeat one another.
+    """
+    over_folds: dict[Hashable, list[ReadRun]] = defaultdict(list)
     for run in cell:
-        parts["" if _is_cross_validation(cell) else str([run.setting(name) for name in _FOLDS])].append(run)
+        over_folds[_of_one_experiment(run)].append(run)
+    parts: dict[Hashable, list[ReadRun]] = defaultdict(list)
+    for run in cell:
+        others = over_folds[_of_one_experiment(run)]
+        pooled = "fold" in run.values and _is_cross_validation(others)
+        folds = frozenset(folds_of(one) for one in (others if pooled else [run]))
+        parts[folds, _of_one_experiment(run)[1:]].append(run)
     return [*parts.values()]
+
+
+def _of_one_experiment(run: ReadRun) -> tuple[str, ...]:
+    """Its experiment and, where that has an axis `fold`, its place on the axes that are neither seed nor fold.
+
+    These part runs that are alike in setting and recipe because weights may be any by fold.
+    """
+    own = [f"{axis}={value}" for axis, value in sorted(run.values.items()) if axis not in ("seed", "fold")]
+    return run.source, *(own if "fold" in run.values else [])
+
+
+def folds_of(run: ReadRun) -> tuple[str, ...]:
+    """What it trains on, validates on and tests on."""
+    return tuple(str(run.setting(name)) for name in _FOLDS)
 
 
 def _is_cross_validation(runs: Sequence[ReadRun]) -> bool:
     """Whether each trains on other folds and tests on others, no fold being tested by two."""
-    trained, tested = ({tuple(run.setting(f"data.{split}_folds", [])) for run in runs} for split in ("train", "test"))
-    disjoint = len({fold for folds in tested for fold in folds}) == sum(map(len, tested))
-    return disjoint and min(len(trained), len(tested)) > 1
+    by_folds = {folds_of(run): run for run in runs}.values()
+    tested = [fold for run in by_folds for fold in run.setting("data.test_folds", [])]
+    trained = {str(run.setting("data.train_folds")) for run in by_folds}
+    return len(tested) == len(set(tested)) and min(len(trained), len(by_folds)) > 1
 
 
 def _group(runs: Sequence[ReadRun], label: str, repeats: list[str]) -> Group:
     """One group; of runs with the same seed and folds the first, the others are told in ``repeats``."""
-    by_seed: dict[int, dict[str, ReadRun]] = defaultdict(dict)
+    by_seed: dict[int, dict[tuple[str, ...], ReadRun]] = defaultdict(dict)
     for run in runs:
-        seed, folds = int(run.setting("seed_everything", 0)), str(run.setting("data.test_folds"))
-        kept = by_seed[seed].setdefault(folds, run)
+        kept = by_seed[int(run.setting("seed_everything", 0))].setdefault(folds_of(run), run)
         if kept is not run:
             repeats.append(f"{shown(run)} repeats {shown(kept)}")
-    first, pooled = runs[0], _is_cross_validation(runs)
-    setting, recipe = keys_of(first, any_weights="fold" in first.values)
+    first, pooled = runs[0], len({folds_of(run) for run in runs}) > 1
+    weights = {run.environment.get("weights_sha256") for run in runs}
+    setting, recipe = keys_of(first, any_weights=len(weights) > 1)
     return Group(
         label,
         str(first.setting("data.task", "labels")),
