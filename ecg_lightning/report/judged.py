@@ -51,6 +51,12 @@ class Judged:
         return (self.evaluation.protocol, self.evaluation.split, *(str(meta.get(name)) for name in names))
 
     @property
+    def kind(self) -> tuple[str, ...]:
+        """Protocol, split, store, folds and rule of the records: of one table, tasks below one another."""
+        protocol, split, _, *rest = self.identity
+        return protocol, split, *rest
+
+    @property
     def probabilities(self) -> Any:
         """(record, label) mean over the seeds."""
         return np.mean([one.probabilities.astype(np.float64) for one in self.files], axis=0)

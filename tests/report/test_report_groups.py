@@ -1,12 +1,14 @@
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
 from made_runs import METHOD, PLAIN, PROBE, write_experiment, write_grid_of_runs, write_run
 
-from ecg_lightning.errors import UsageError
+from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.evaluate.compare import Difference, compare
 from ecg_lightning.evaluate.evaluation import Options
+from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.report.judged import judge
 from ecg_lightning.report.main_table import in_one_sentence, is_sure, main_sheets, relative_gain
 from ecg_lightning.report.run_files import read_runs
@@ -57,6 +59,42 @@ def test_what_is_missing_of_a_run_is_told_with_the_command_that_makes_it(tmp_pat
     assert told in run.problems[0]
 
 
+def test_a_cell_that_is_not_complete_is_gone_on_with_by_its_experiment(tmp_path):
+    write_run(tmp_path / "method-seed1", METHOD, state="interrupted")
+    folder = write_experiment(tmp_path, {"method-seed1": {"recipe": "method", "seed": 1}})
+    (run,) = read_runs([str(folder)])
+    assert f"go on with it by the `ecg-lightning experiment` that wrote {folder}" in run.problems[0]
+    assert "ecg-lightning fit" not in run.problems[0]
+
+
+def test_a_damaged_record_of_an_experiment_is_to_be_taken_away(tmp_path):
+    (tmp_path / "experiment.json").write_text("{")
+    with pytest.raises(InputError, match="take it away, then let `ecg-lightning experiment` write it anew"):
+        read_runs([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "checkpoint", "kept"),
+    [
+        (METHOD, "probe-best.ckpt", False),
+        (METHOD, "finetune-best.ckpt", True),
+        (PROBE, "probe-best.ckpt", True),
+    ],
+)
+def test_predictions_from_before_its_fine_tuning_are_not_judged_as_the_recipe(tmp_path, recipe, checkpoint, kept):
+    path = write_run(tmp_path / "run", recipe, 2)
+    for split in ("test", "val"):
+        file = path / "predictions" / f"{split}.npz"
+        predictions = Predictions.load(file)
+        replace(predictions, meta={**predictions.meta, "checkpoint": checkpoint}).save(file)
+    (run,) = read_runs([str(path)])
+    told = f"judged with probe-best.ckpt, before its fine-tuning: ecg-lightning test --run {path} --overwrite"
+    assert run.problems == (() if kept else (told,))
+    assert [one is not None for one in (run.test, run.validation)] == [kept, kept]
+    ((*judged,), _) = judged_of(path, write_run(tmp_path / "other", recipe, 1))
+    assert [one.seeds for one in judged] == [(1, 2) if kept else (1,)]
+
+
 def test_damaged_files_of_a_run_are_told(tmp_path):
     path = write_run(tmp_path / "run", METHOD)
     (path / "config.yaml").write_text("a: [")
@@ -68,6 +106,7 @@ def test_damaged_files_of_a_run_are_told(tmp_path):
         "environment.json",
         "test.npz",
     ]
+    assert "trust the file" not in run.problems[2]
 
 
 def test_predictions_of_other_stores_are_told_not_to_be_shown(tmp_path):
