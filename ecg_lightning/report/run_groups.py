@@ -11,10 +11,10 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ecg_lightning.report.cross_validation import FOLDS, folds_of, parts_by_folds
 from ecg_lightning.report.run_files import ReadRun
 
 Key = tuple[tuple[str, str], ...]
-_FOLDS = ("data.train_folds", "data.val_folds", "data.test_folds")
 _OF_TRAINER = ("trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.accumulate_grad_batches")
 """Of the Trainer's arguments those that change what is learnt; the others say how it is shown, and where it runs."""
 _NOT_LEARNT = (
@@ -97,7 +97,7 @@ def grouped(runs: Sequence[ReadRun]) -> tuple[list[Group], list[str]]:
     groups: list[Group] = []
     repeats: list[str] = []
     for cell in _cells(with_config).values():
-        for part in _parts(cell):
+        for part in parts_by_folds(cell):
             groups.append(_group(part, labels[id(part[0])], repeats))
     told = f"{len(repeats)} run(s) share setting, recipe and seed with another, which is judged: {'; '.join(repeats)}"
     return _told_apart(groups), [told] if repeats else []
@@ -120,47 +120,8 @@ def _cells(runs: Sequence[ReadRun]) -> dict[Hashable, list[ReadRun]]:
     cells: dict[Hashable, list[ReadRun]] = defaultdict(list)
     for run in runs:
         setting, recipe = keys_of(run, any_weights="fold" in run.values)
-        cells[tuple(pair for pair in setting if pair[0] not in _FOLDS), recipe].append(run)
+        cells[tuple(pair for pair in setting if pair[0] not in FOLDS), recipe].append(run)
     return cells
-
-
-def _parts(cell: Sequence[ReadRun]) -> list[list[ReadRun]]:
-    """An experiment's runs over an axis `fold` are one cross-validation; else every set of folds stands alone.
-
-    The same cross-validation in two experiments is one part: its runs repeat one another.
-    """
-    over_folds: dict[Hashable, list[ReadRun]] = defaultdict(list)
-    for run in cell:
-        over_folds[_of_one_experiment(run)].append(run)
-    parts: dict[Hashable, list[ReadRun]] = defaultdict(list)
-    for run in cell:
-        others = over_folds[_of_one_experiment(run)]
-        pooled = "fold" in run.values and _is_cross_validation(others)
-        folds = frozenset(folds_of(one) for one in (others if pooled else [run]))
-        parts[folds, _of_one_experiment(run)[1:]].append(run)
-    return [*parts.values()]
-
-
-def _of_one_experiment(run: ReadRun) -> tuple[str, ...]:
-    """Its experiment and, where that has an axis `fold`, its place on the axes that are neither seed nor fold.
-
-    These part runs that are alike in setting and recipe because weights may be any by fold.
-    """
-    own = [f"{axis}={value}" for axis, value in sorted(run.values.items()) if axis not in ("seed", "fold")]
-    return run.source, *(own if "fold" in run.values else [])
-
-
-def folds_of(run: ReadRun) -> tuple[str, ...]:
-    """What it trains on, validates on and tests on."""
-    return tuple(str(run.setting(name)) for name in _FOLDS)
-
-
-def _is_cross_validation(runs: Sequence[ReadRun]) -> bool:
-    """Whether each trains on other folds and tests on others, no fold being tested by two."""
-    by_folds = {folds_of(run): run for run in runs}.values()
-    tested = [fold for run in by_folds for fold in run.setting("data.test_folds", [])]
-    trained = {str(run.setting("data.train_folds")) for run in by_folds}
-    return len(tested) == len(set(tested)) and min(len(trained), len(by_folds)) > 1
 
 
 def _group(runs: Sequence[ReadRun], label: str, repeats: list[str]) -> Group:
@@ -177,7 +138,7 @@ def _group(runs: Sequence[ReadRun], label: str, repeats: list[str]) -> Group:
         label,
         str(first.setting("data.task", "labels")),
         float(first.setting("data.train_fraction", 1.0)),
-        tuple(pair for pair in setting if not pooled or pair[0] not in _FOLDS),
+        tuple(pair for pair in setting if not pooled or pair[0] not in FOLDS),
         recipe,
         tuple(sorted(by_seed)),
         tuple(tuple(by_seed[seed].values()) for seed in sorted(by_seed)),
