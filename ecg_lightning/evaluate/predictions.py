@@ -84,7 +84,8 @@ def _read_npz(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: write it with `ecg-lightning test --run RUN`") from None
     except (KeyError, ValueError, OSError, EOFError, TypeError, BadZipFile) as error:
-        raise InputError(f"{path} is not a predictions file ({error}); it must be an npz with {KEYS}") from None
+        said = str(error).partition(" If you trust")[0]  # NumPy's advice to load it unsafely is not ours
+        raise InputError(f"{path} is not a predictions file ({said}); it must be an npz with {KEYS}") from None
     return {**content, "label_names": tuple(map(str, np.atleast_1d(content["label_names"])))}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ecg_lightning.errors import InputError
 from ecg_lightning.phases import Phase
@@ -22,7 +23,7 @@ class Epoch(NamedTuple):
     """Figures of one epoch; NaN where none was logged."""
 
     number: int
-    """Counted from 1 over both phases."""
+    """Counted from 0 over both phases, as in the log."""
     phase: Phase
     auroc: float
     """Validation macro AUROC."""
@@ -79,7 +80,7 @@ def learning_curves(axes: Axes, metrics_csv: Path) -> None:
         [e.number for e in kept], [e.auroc for e in kept], ls="none", marker="*", markersize=12, color="#E69F00",
         markeredgecolor="black", markeredgewidth=0.6, label="checkpoint kept",
     )  # fmt: skip
-    axes.set(ylabel="validation", xlim=(0.5, numbers[-1] + 0.5))
+    axes.set(ylabel="validation", xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
     _legend(axes)
 
 
@@ -90,7 +91,7 @@ def loss_curves(axes: Axes, metrics_csv: Path) -> None:
     _draw_phases(axes, epochs, named=False)
     axes.plot(numbers, [epoch.train_loss for epoch in epochs], color=GREY, label="training")
     axes.plot(numbers, [epoch.val_loss for epoch in epochs], color=GREEN, marker="o", markersize=3, label="validation")
-    axes.set(ylabel="loss", xlim=(0.5, numbers[-1] + 0.5))
+    axes.set(ylabel="loss", xlim=(numbers[0] - 0.5, numbers[-1] + 0.5))
     axes.set_ylim(bottom=0)
     _legend(axes)
 
@@ -105,12 +106,18 @@ def _draw_phases(axes: Axes, epochs: Sequence[Epoch], *, named: bool = True) -> 
         if named:
             middle = (numbers[0] + numbers[-1]) / 2
             axes.text(middle, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", weight="bold")
-    switch = next((epoch.number - 0.5 for epoch in epochs if epoch.phase == "fine_tune"), 0.5)
+    switch = next((epoch.number - 0.5 for epoch in epochs if epoch.phase == "fine_tune"), 0)
     if switch > epochs[0].number:
         axes.axvline(switch, color="black", lw=1, ls=(0, (4, 2)))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#DDDDDD", lw=0.6)
     axes.set_axisbelow(True)
+    whole_epochs(axes)
+
+
+def whole_epochs(axes: Axes) -> None:
+    """Ticks of the x axis at whole numbers, were there but one epoch."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _legend(axes: Axes) -> None:
@@ -138,7 +145,7 @@ def _probe_epochs(config: Path) -> int:
 def _epoch(number: int, phase: Phase, rows: Sequence[Mapping[str, float]]) -> Epoch:
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     return Epoch(
-        number=number + 1,
+        number=number,
         phase=phase,
         auroc=_last(rows, "val/auroc"),
         auprc=_last(rows, "val/auprc"),

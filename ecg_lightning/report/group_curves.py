@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ecg_lightning.errors import InputError
-from ecg_lightning.report.curves import Epoch, best_epoch, read_epochs
+from ecg_lightning.report.curves import Epoch, best_epoch, read_epochs, whole_epochs
 from ecg_lightning.report.drawn import CYCLE, Drawn, drawn, new_figure
 from ecg_lightning.report.run_groups import Group
 
@@ -73,7 +73,8 @@ def _phases(axes: Axes, epochs: Sequence[Epoch]) -> None:
         axes.axvspan(probe[0] - 0.5, probe[-1] + 0.5, color="#EFEFEF", zorder=0, lw=0)
         if len(probe) < len(epochs):
             axes.axvline(probe[-1] + 0.5, color="black", lw=0.9, ls=(0, (4, 2)))
-    axes.set_xlim(0.5, epochs[-1].number + 0.5)
+    axes.set_xlim(epochs[0].number - 0.5, epochs[-1].number + 0.5)
+    whole_epochs(axes)
     axes.grid(axis="y")
 
 

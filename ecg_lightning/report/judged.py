@@ -1,6 +1,6 @@
 """Each group judged with intervals over patients, and held against the plain fine-tuning of its setting, pairwise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ class Judged:
         group: whose.
         seeds: that have predictions; the files are in their order.
         files: predictions, aligned.
-        validations: of the same seeds, empty without.
         evaluation: with intervals.
         plain: what it is held against.
         comparison: its files less those of `plain`, over the seeds that both have.
@@ -38,7 +37,6 @@ class Judged:
     group: Group
     seeds: tuple[int, ...]
     files: tuple[Predictions, ...]
-    validations: tuple[Predictions, ...]
     evaluation: Evaluation
     plain: "Judged | None" = None
     comparison: Comparison | None = None
@@ -51,6 +49,12 @@ class Judged:
         meta = self.files[0].meta
         names = ("task", "store_sha256", "folds", "keep", "min_likelihood")
         return (self.evaluation.protocol, self.evaluation.split, *(str(meta.get(name)) for name in names))
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """Protocol, split, store, folds and rule of the records: of one table, tasks below one another."""
+        protocol, split, _, *rest = self.identity
+        return protocol, split, *rest
 
     @property
     def probabilities(self) -> Any:
@@ -88,29 +92,51 @@ def in_detail(table: Sequence[Judged]) -> Judged:
 
 
 def _judged(group: Group, options: Options, split: Split) -> Judged | None:
-    whole = max((sum(_of(run, split) is not None for run in folds) for folds in group.members), default=0)
-    seeds, files, validations, notes = [], [], [], []
-    for seed, folds in zip(group.seeds, group.members, strict=True):
-        found = [one for run in folds if (one := _of(run, split)) is not None]
-        if not found or len(found) < whole:
-            continue
-        seeds.append(seed)
-        files.append(_pooled(found))
-        if split == "test" and len(folds) == 1 and folds[0].validation is not None:
-            validations.append(folds[0].validation)
-    if not files:
+    found = {
+        seed: [(run, one) for run in folds if (one := _of(run, split)) is not None]
+        for seed, folds in zip(group.seeds, group.members, strict=True)
+    }
+    whole = max((_tested(its) for its in found.values()), key=len, default=())
+    if not whole:
         return None
-    if missing := sorted({*group.seeds} - {*seeds}):
-        notes.append(f"without seed {', '.join(map(str, missing))}, which has no {split} predictions")
-    if group.is_cross_validation:
-        notes.append(f"predictions of {whole} folds pooled; no thresholds: every record is tested by some fold")
-    validations = validations if len(validations) == len(files) else []
+    seeds = tuple(seed for seed, its in found.items() if _tested(its) == whole)
+    files = [_pooled([one for _, one in found[seed]]) for seed in seeds]
+    validations = [its[0][0].validation for its in map(found.__getitem__, seeds)] if split == "test" else []
+    known = [one for one in validations if one is not None and len(whole) == 1 and not group.is_cross_validation]
     names = [f"{group.label}, seed {seed}" for seed in seeds]
-    evaluation, more = _evaluated(files, validations, options, names)
+    evaluation, more = _evaluated(files, known if len(known) == len(files) else [], options, names)
     files, _ = same_files(files, names, options.protocol)
-    return Judged(
-        group, tuple(seeds), tuple(files), tuple(validations), evaluation, notes=(*notes, *more, *_own(evaluation))
-    )
+    notes = (*_left_out(group, found, whole, split), *more, *_own(evaluation))
+    return Judged(group, seeds, tuple(files), evaluation, notes=notes)
+
+
+def _tested(its: Sequence[tuple[ReadRun, Predictions]]) -> tuple[str, ...]:
+    """The test folds of runs, one run after the other, ascending."""
+    return tuple(", ".join(map(str, folds)) for folds in sorted(run.setting("data.test_folds", []) for run, _ in its))
+
+
+def _left_out(
+    group: Group, found: Mapping[int, Sequence[tuple[ReadRun, Predictions]]], whole: tuple[str, ...], split: Split
+) -> list[str]:
+    """Which seeds and folds the figures are without, and what is pooled."""
+    notes = []
+    if missing := [str(seed) for seed, its in found.items() if not its]:
+        notes.append(f"without seed {', '.join(missing)}, which has no usable {split} predictions")
+    for seed, its in found.items():
+        if its and _tested(its) != whole:
+            of = "; ".join(_tested(its))
+            notes.append(f"without seed {seed}, whose usable {split} predictions are of test folds {of} alone")
+    if group.is_cross_validation:
+        tested = {folds for its in found.values() for folds in _tested(its)}
+        every = dict.fromkeys(", ".join(map(str, run.setting("data.test_folds", []))) for run in group.runs)
+        if lacking := [folds for folds in every if folds not in tested]:
+            lost = "; ".join(lacking)
+            notes.append(f"without test fold(s) {lost}, of which no seed has usable {split} predictions")
+        notes.append(
+            f"predictions of test folds {'; '.join(whole)} pooled; no thresholds: each fold's run was validated on "
+            "records of its own"
+        )
+    return notes
 
 
 def _own(evaluation: Evaluation) -> list[str]:

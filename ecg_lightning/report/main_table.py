@@ -23,20 +23,14 @@ def main_sheets(judged: Sequence[Judged], published: Sequence[Published]) -> lis
     A second one, where it differs, is over the labels with enough test positives.
     """
     sheets = []
-    kinds = list(dict.fromkeys(kind_of(one) for one in judged))
+    kinds = list(dict.fromkeys(one.kind for one in judged))
     for number, kind in enumerate(kinds, start=1):
-        its = [one for one in judged if kind_of(one) == kind]
+        its = [one for one in judged if one.kind == kind]
         name = f"main{'' if len(kinds) == 1 else f'_{number}'}"
-        sheets.append(_sheet(name, its, published, "all"))
+        sheets.append(_sheet(name, its, [one for one in published if one.kind == kind], "all"))
         frequent = _sheet(f"{name}_frequent_labels", its, [], "frequent")
         sheets += [frequent] if frequent.rows else []
     return sheets
-
-
-def kind_of(one: Judged) -> tuple[str, ...]:
-    """Protocol, split, store, folds and rule of the records; tasks stand below one another."""
-    protocol, split, _, *rest = one.identity
-    return protocol, split, *rest
 
 
 def _sheet(name: str, judged: Sequence[Judged], published: Sequence[Published], kind: str) -> Sheet:

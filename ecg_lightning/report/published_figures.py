@@ -1,6 +1,6 @@
 """Published figures of a backbone, told only where they were measured by the protocol of the runs beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from ecg_lightning.backbones import Card, backbone_card, backbone_class
@@ -27,6 +27,8 @@ class Published(NamedTuple):
     """How it was trained: the first words of its protocol."""
     protocol: str
     source: str
+    kind: tuple[str, ...]
+    """Of the table that it may stand in: `Judged.kind`."""
 
 
 def card_of(run: ReadRun) -> Card | None:
@@ -41,7 +43,7 @@ def card_of(run: ReadRun) -> Card | None:
 
 def published_beside(judged: Sequence[Judged]) -> tuple[list[Published], list[str]]:
     """Figures that may stand beside ours, and why others do not, by backbone and task."""
-    shown: dict[tuple[str, str], list[Published]] = {}
+    shown: dict[Hashable, list[Published]] = {}
     reasons: dict[str, None] = {}
     for one in judged:
         card = card_of(one.group.first)
@@ -52,8 +54,8 @@ def published_beside(judged: Sequence[Judged]) -> tuple[list[Published], list[st
         if why := differs_from_ptbxl(one.group.first, one.files[0]):
             reasons[f"{card.name}, {one.group.task}: {'; '.join(why)}"] = None
             continue
-        found, others = _figures(card, one.group.task)
-        shown[card.name, one.group.task] = found
+        found, others = _figures(card, one.group.task, one.kind)
+        shown[card.name, one.group.task, one.kind] = found
         reasons |= dict.fromkeys(others)
     return [figure for figures in shown.values() for figure in figures], [*reasons]
 
@@ -83,7 +85,7 @@ def differs_from_ptbxl(run: ReadRun, test: Predictions) -> list[str]:
     return problems
 
 
-def _figures(card: Card, task: str) -> tuple[list[Published], list[str]]:
+def _figures(card: Card, task: str, kind: tuple[str, ...]) -> tuple[list[Published], list[str]]:
     found, others = [], []
     for figures in card.published:
         value = figures.values.get(task, figures.values.get(_AS_PUBLISHED.get(task, "")))
@@ -91,7 +93,8 @@ def _figures(card: Card, task: str) -> tuple[list[Published], list[str]]:
             continue
         if _FOLDS in figures.protocol:
             way = figures.protocol.split(";")[0].split(",")[0].split(":")[0]
-            found.append(Published(card.name, task, figures.metric, value, way, figures.protocol, figures.source))
+            source = figures.source
+            found.append(Published(card.name, task, figures.metric, value, way, figures.protocol, source, kind))
         else:
             others.append(f"{card.name}, {task}: published with another protocol, or one not told: {figures.protocol}")
     return found, others

@@ -10,7 +10,7 @@ import yaml
 
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.evaluate.predictions import Predictions
-from ecg_lightning.runs import RunFolder
+from ecg_lightning.runs import BEST, RunFolder
 
 RECORD = "experiment.json"
 
@@ -87,8 +87,8 @@ def _read(path: Path) -> list[ReadRun]:
         return [read_run(path / cell["name"], path.resolve().name, cell["values"]) for cell in cells]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path / RECORD} cannot be read ({error!r}): let `ecg-lightning experiment` write it anew, or name the "
-            "runs one by one"
+            f"{path / RECORD} cannot be read ({error!r}): take it away, then let `ecg-lightning experiment` write it "
+            "anew, or name the runs one by one"
         ) from None
 
 
@@ -99,9 +99,13 @@ def read_run(path: Path, source: str = "", values: Mapping[str, Any] | None = No
         return ReadRun(path.name, path, source, values or {}, problems=("not started",))
     config = _mapping(folder.config, problems)
     environment = _mapping(folder.environment, problems)
-    test, validation = (_predictions(folder.predictions / f"{split}.npz", problems) for split in ("test", "val"))
+    fine_tunes = _fine_tunes(config)
+    test, validation = (
+        _of_last_phase(_predictions(folder.predictions / f"{split}.npz", problems), fine_tunes, path, problems)
+        for split in ("test", "val")
+    )
     if state != "complete":
-        problems.insert(0, f"state {state}: go on with it by `ecg-lightning fit --run {path} --resume auto`")
+        problems.insert(0, f"state {state}: {_way_on(path, source)}")
     elif test is None and not (folder.predictions / "test.npz").exists():
         problems.append(f"no test predictions: write them with `ecg-lightning test --run {path}`")
     shown = {"test.npz", "val.npz"}
@@ -119,6 +123,35 @@ def read_run(path: Path, source: str = "", values: Mapping[str, Any] | None = No
         validation,
         tuple(problems),
     )
+
+
+def _way_on(path: Path, source: str) -> str:
+    """How a run that is not complete is gone on with."""
+    if source:
+        return (
+            f"go on with it by the `ecg-lightning experiment` that wrote {path.parent}, called again with the same "
+            f"flags (--runs {path.name} for it alone)"
+        )
+    return f"go on with it by `ecg-lightning fit --run {path} --resume auto`"
+
+
+def _fine_tunes(config: Mapping[str, Any]) -> bool:
+    try:
+        return int(config["post_training"]["fine_tune"]["epochs"]) > 0
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _of_last_phase(
+    predictions: Predictions | None, fine_tunes: bool, path: Path, problems: list[str]
+) -> Predictions | None:
+    """The predictions, but for those of a probe whose fine-tuning was still to come: they are not of the recipe."""
+    if predictions is None or not fine_tunes or predictions.meta.get("checkpoint") != BEST["probe"]:
+        return predictions
+    told = f"judged with {BEST['probe']}, before its fine-tuning: ecg-lightning test --run {path} --overwrite"
+    if told not in problems:
+        problems.append(told)
+    return None
 
 
 def _mapping(path: Path, problems: list[str]) -> Mapping[str, Any]:

@@ -1,9 +1,9 @@
 """Which runs are seeds of one thing, and which thing is the plain fine-tuning that others are held against.
 
 A run's *setting* is what it was trained and tested on: store, task, fraction, folds, backbone, weights. Its *recipe* is
-how: phases, rates, batches. Runs that share both, and differ in their seed, are one group. Runs that share both but for
-their folds, each of which tests other ones, are one cross-validation: their predictions are pooled. Which experiment a
-run is a cell of plays no part: the same run in two experiments counts once.
+how: phases, rates, batches. Runs that share both, and differ in their seed, are one group. Cells of an experiment with
+an axis `fold` that share both but for their folds, each of which tests other ones, are one cross-validation: their
+predictions are pooled. Which experiment a run is a cell of plays no further part: the same run in two counts once.
 """
 
 from collections import defaultdict
@@ -11,13 +11,18 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ecg_lightning.report.cross_validation import FOLDS, folds_of, parts_by_folds
 from ecg_lightning.report.run_files import ReadRun
 
 Key = tuple[tuple[str, str], ...]
-_FOLDS = ("data.train_folds", "data.val_folds", "data.test_folds")
 _OF_TRAINER = ("trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.accumulate_grad_batches")
 """Of the Trainer's arguments those that change what is learnt; the others say how it is shown, and where it runs."""
-_NOT_LEARNT = ("data.num_workers", "data.store", "model.weights", "model.weights_sha256")
+_NOT_LEARNT = (
+    *("data.num_workers", "data.store", "model.weights", "model.weights_sha256"),
+    "data.residency",  # where the signals lie: batches are the same to the bit
+    "model.compile",  # the same network, as other kernels compute it
+    "post_training.probe.precompute",  # the frozen backbone's features, computed once in place of every epoch
+)
 _OF_RECIPE = ("data.batch_size", "data.shuffle_records", "data.weights")
 
 
@@ -56,7 +61,7 @@ class Group:
     @property
     def is_cross_validation(self) -> bool:
         """Whether the predictions of several folds are pooled."""
-        return len(self.members[0]) > 1
+        return max(map(len, self.members)) > 1
 
     @property
     def is_plain(self) -> bool:
@@ -92,7 +97,7 @@ def grouped(runs: Sequence[ReadRun]) -> tuple[list[Group], list[str]]:
     groups: list[Group] = []
     repeats: list[str] = []
     for cell in _cells(with_config).values():
-        for part in _parts(cell):
+        for part in parts_by_folds(cell):
             groups.append(_group(part, labels[id(part[0])], repeats))
     told = f"{len(repeats)} run(s) share setting, recipe and seed with another, which is judged: {'; '.join(repeats)}"
     return _told_apart(groups), [told] if repeats else []
@@ -112,44 +117,28 @@ def _distance(plain: Group, group: Group) -> int:
 
 def _cells(runs: Sequence[ReadRun]) -> dict[Hashable, list[ReadRun]]:
     """Runs that are alike but for seed and folds."""
-    with_folds = any("fold" in run.values for run in runs)
     cells: dict[Hashable, list[ReadRun]] = defaultdict(list)
     for run in runs:
-        setting, recipe = keys_of(run, any_weights=with_folds)
-        cells[tuple(pair for pair in setting if pair[0] not in _FOLDS), recipe].append(run)
+        setting, recipe = keys_of(run, any_weights="fold" in run.values)
+        cells[tuple(pair for pair in setting if pair[0] not in FOLDS), recipe].append(run)
     return cells
-
-
-def _parts(cell: Sequence[ReadRun]) -> list[list[ReadRun]]:
-    """A cell whose runs test other folds each is one cross-validation; else every set of folds stands alone."""
-    parts: dict[str, list[ReadRun]] = defaultdict(list)
-    for run in cell:
-        parts["" if _is_cross_validation(cell) else str([run.setting(name) for name in _FOLDS])].append(run)
-    return [*parts.values()]
-
-
-def _is_cross_validation(runs: Sequence[ReadRun]) -> bool:
-    """Whether each trains on other folds and tests on others, no fold being tested by two."""
-    trained, tested = ({tuple(run.setting(f"data.{split}_folds", [])) for run in runs} for split in ("train", "test"))
-    disjoint = len({fold for folds in tested for fold in folds}) == sum(map(len, tested))
-    return disjoint and min(len(trained), len(tested)) > 1
 
 
 def _group(runs: Sequence[ReadRun], label: str, repeats: list[str]) -> Group:
     """One group; of runs with the same seed and folds the first, the others are told in ``repeats``."""
-    by_seed: dict[int, dict[str, ReadRun]] = defaultdict(dict)
+    by_seed: dict[int, dict[tuple[str, ...], ReadRun]] = defaultdict(dict)
     for run in runs:
-        seed, folds = int(run.setting("seed_everything", 0)), str(run.setting("data.test_folds"))
-        kept = by_seed[seed].setdefault(folds, run)
+        kept = by_seed[int(run.setting("seed_everything", 0))].setdefault(folds_of(run), run)
         if kept is not run:
             repeats.append(f"{shown(run)} repeats {shown(kept)}")
-    first, pooled = runs[0], _is_cross_validation(runs)
-    setting, recipe = keys_of(first, any_weights="fold" in first.values)
+    first, pooled = runs[0], len({folds_of(run) for run in runs}) > 1
+    weights = {run.environment.get("weights_sha256") for run in runs}
+    setting, recipe = keys_of(first, any_weights=len(weights) > 1)
     return Group(
         label,
         str(first.setting("data.task", "labels")),
         float(first.setting("data.train_fraction", 1.0)),
-        tuple(pair for pair in setting if not pooled or pair[0] not in _FOLDS),
+        tuple(pair for pair in setting if not pooled or pair[0] not in FOLDS),
         recipe,
         tuple(sorted(by_seed)),
         tuple(tuple(by_seed[seed].values()) for seed in sorted(by_seed)),

@@ -22,7 +22,7 @@ from ecg_lightning.report.provenance import (
 from ecg_lightning.report.published_figures import Published, published_beside
 from ecg_lightning.report.recipe_figures import by_fold, data_efficiency, levels_and_gains
 from ecg_lightning.report.run_files import ReadRun
-from ecg_lightning.report.run_groups import Group
+from ecg_lightning.report.run_groups import Group, phases_of
 from ecg_lightning.report.sheets import Sheet
 
 
@@ -56,7 +56,9 @@ def chapters(
         Chapter("folds", "Folds", [by_fold(one, f"folds_{name}") for name, one in _named(judged) if _is_folded(one)]),
         Chapter("curves", "Learning curves", _curves(groups)),
         *(
-            Chapter(f"detail-{number}", f"{one.group.task} in detail: {one.group.label}", _detail(one, name, num_wrong))
+            Chapter(
+                f"detail-{number}", f"{one.group.task} in detail: {one.group.label}", _detail(table, name, num_wrong)
+            )
             for number, (name, table) in enumerate(_named(judged), start=1)
             for one in [in_detail(table)]
         ),
@@ -90,7 +92,8 @@ def _main(judged: Sequence[Judged], published: Sequence[Published], reasons: Seq
     for one in dict.fromkeys((figure.backbone, figure.way, figure.protocol, figure.source) for figure in published):
         parts.append(paragraph(f"† {one[0]}, {one[1]}: {one[2]}. Source: {one[3]}.", "soft"))
     if reasons:
-        parts.append(paragraph(f"No published figure is shown beside these: {'. '.join(reasons)}.", "soft"))
+        none = "Published figures that are not shown" if published else "No published figure is shown beside these"
+        parts.append(paragraph(f"{none}: {'. '.join(reasons)}.", "soft"))
     return parts + [paragraph(f"{note}.", "soft") for note in _notes(judged)]
 
 
@@ -133,13 +136,28 @@ def _curves(groups: Sequence[Group]) -> list[Part]:
     return parts
 
 
-def _detail(one: Judged, name: str, num_wrong: int) -> list[Part]:
+def _why_in_detail(one: Judged, table: Sequence[Judged]) -> str:
+    """Why `in_detail` takes this one of its table."""
+    if len(table) == 1:
+        return "the only one that was judged on these records"
+    fractions = {each.group.fraction for each in table}
+    at = f" at {100 * one.group.fraction:g} % of the patients" if len(fractions) > 1 else ""
+    chosen = "it was not chosen by its score"
+    if one.group.is_plain:
+        return f"plain fine-tuning, as there is no other recipe{at}; {chosen}"
+    if phases_of(one.group.first)[1]:
+        return f"the first recipe of those named that is more than the baseline and fine-tunes{at}; {chosen}"
+    return f"the first recipe of those named{at} that is not the baseline; none of them fine-tunes; {chosen}"
+
+
+def _detail(table: Sequence[Judged], name: str, num_wrong: int) -> list[Part]:
     from ecg_lightning.report.wrong_records import wrong_parts
 
+    one = in_detail(table)
     parts: list[Part] = [
         paragraph(
-            f"{one.group.label}, {len(one.seeds)} seed(s) ({', '.join(map(str, one.seeds))}): the first recipe of "
-            "those named that is more than the baseline and fine-tunes; it was not chosen by its score.",
+            f"{one.group.label}, {len(one.seeds)} seed(s) ({', '.join(map(str, one.seeds))}): "
+            f"{_why_in_detail(one, table)}.",
             "soft",
         ),
         heading("ROC and precision-recall by label"),

@@ -12,6 +12,7 @@ from ecg_lightning.errors import InputError
 from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.report.curves import best_epoch, learning_curves, loss_curves, read_epochs
 from ecg_lightning.report.figures import chosen_records, demo_picture, probability_bars
+from ecg_lightning.report.group_curves import _phases
 from ecg_lightning.signals import SignalSpec
 
 NAMES = ("CD", "HYP", "MI", "NORM", "STTC")
@@ -64,6 +65,10 @@ def predictions(labels, record_id=None, **meta):
 # --- curves ---
 
 
+def _grouped(axes, metrics_csv):
+    _phases(axes, read_epochs(metrics_csv))
+
+
 def test_the_phase_of_an_epoch_comes_from_the_config_even_where_no_step_was_logged(run):
     assert [epoch.phase for epoch in read_epochs(run / "metrics.csv")] == ["probe"] * 3 + ["fine_tune"] * 2
 
@@ -75,12 +80,12 @@ def test_the_training_loss_of_an_epoch_is_the_mean_of_its_logged_batches(run):
 def test_of_equally_good_epochs_the_earliest_is_the_best(run):
     best = best_epoch(read_epochs(run / "metrics.csv"), "probe")
     assert best is not None
-    assert best.number == 2
+    assert best.number == 1
 
 
 def test_the_switch_is_marked_between_the_phases(run, axes):
     learning_curves(axes, run / "metrics.csv")
-    dashed = [line for line in axes.lines if list(line.get_xdata()) == [3.5, 3.5]]
+    dashed = [line for line in axes.lines if list(line.get_xdata()) == [2.5, 2.5]]
     assert len(dashed) == 1
     assert texts(axes) == ["linear probe", "fine-tuning"]
 
@@ -90,6 +95,19 @@ def test_a_run_of_one_phase_has_no_switch(run, axes):
     learning_curves(axes, run / "metrics.csv")
     assert texts(axes) == ["fine-tuning"]
     assert len(axes.lines) == 3
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 3, 5])
+@pytest.mark.parametrize("draw", [learning_curves, loss_curves, _grouped])
+def test_epochs_are_whole_numbers_counted_from_0_as_in_the_log(run, axes, draw, num_epochs):
+    lines = (run / "metrics.csv").read_text().splitlines()
+    kept = ["epoch", *"01234"[:num_epochs]]
+    (run / "metrics.csv").write_text("\n".join(line for line in lines if line.split(",")[1] in kept))
+    draw(axes, run / "metrics.csv")
+    low, high = axes.get_xlim()
+    assert (low, high) == (-0.5, num_epochs - 0.5)
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert shown == [*range(num_epochs)]
 
 
 def test_loss_curves_show_training_and_validation(run, axes):

@@ -1,7 +1,6 @@
 import pytest
-from made_runs import METHOD, PLAIN, PROBE, write_experiment, write_grid_of_runs, write_run
+from made_runs import METHOD, PLAIN, PROBE, write_grid_of_runs, write_run
 
-from ecg_lightning.errors import UsageError
 from ecg_lightning.evaluate.compare import Difference, compare
 from ecg_lightning.evaluate.evaluation import Options
 from ecg_lightning.report.judged import judge
@@ -18,65 +17,6 @@ def groups_of(*paths):
 
 def judged_of(*paths, split="test"):
     return judge(groups_of(*paths), FAST, split)
-
-
-# --- what is found ---
-
-
-def test_an_experiment_is_read_with_all_its_cells_and_single_runs_beside_it(tmp_path):
-    folder = write_grid_of_runs(tmp_path / "grid")
-    alone = write_run(tmp_path / "alone", METHOD, 3)
-    runs = read_runs([str(folder), str(alone)])
-    assert [run.name for run in runs][:3] == ["method-seed1", "method-seed2", "plain-seed1"]
-    assert (runs[0].source, runs[-1].source, len(runs)) == ("grid", "", 7)
-
-
-def test_a_folder_that_is_neither_run_nor_experiment_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"neither a run .* nor an experiment's folder"):
-        read_runs([str(tmp_path)])
-
-
-def test_a_run_that_is_named_twice_is_refused(tmp_path):
-    folder = write_grid_of_runs(tmp_path / "grid")
-    with pytest.raises(UsageError, match=r"method-seed1: named twice, as itself or through its experiment"):
-        read_runs([str(folder), str(folder / "method-seed1")])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        ({"state": "interrupted"}, "state interrupted: go on with it by `ecg-lightning fit --run"),
-        ({"splits": ("val",)}, "no test predictions: write them with `ecg-lightning test --run"),
-    ],
-)
-def test_what_is_missing_of_a_run_is_told_with_the_command_that_makes_it(tmp_path, arguments, told):
-    (run,) = read_runs([str(write_run(tmp_path / "run", METHOD, **arguments))])
-    assert told in run.problems[0]
-
-
-def test_damaged_files_of_a_run_are_told(tmp_path):
-    path = write_run(tmp_path / "run", METHOD)
-    (path / "config.yaml").write_text("a: [")
-    (path / "environment.json").write_text("[]")
-    (path / "predictions" / "test.npz").write_bytes(b"no npz")
-    (run,) = read_runs([str(path)])
-    assert [problem.split()[0].rsplit("/")[-1] for problem in run.problems] == [
-        "config.yaml",
-        "environment.json",
-        "test.npz",
-    ]
-
-
-def test_predictions_of_other_stores_are_told_not_to_be_shown(tmp_path):
-    path = write_run(tmp_path / "run", METHOD)
-    (path / "predictions" / "test-cinc.npz").write_bytes((path / "predictions" / "test.npz").read_bytes())
-    (run,) = read_runs([str(path)])
-    assert "also holds test-cinc.npz, not shown here" in run.problems[0]
-
-
-def test_a_cell_that_was_not_started_is_told(tmp_path):
-    folder = write_experiment(tmp_path / "grid", {"method-seed1": {"recipe": "method", "seed": 1}})
-    assert read_runs([str(folder)])[0].problems == ("not started",)
 
 
 # --- what belongs together ---
@@ -132,20 +72,6 @@ def test_plain_fine_tuning_has_neither_probe_nor_stochastic_depth(tmp_path, chan
     assert group.is_plain is plain
 
 
-def test_folds_that_test_in_turn_are_pooled(tmp_path):
-    cells = {}
-    for fold in (1, 2, 3):
-        arguments = {"first_id": 1000 * fold, "seed": fold}
-        folds = {"train_folds": [4, 5, fold % 3 + 1], "val_folds": [6], "test_folds": [fold]}
-        write_run(tmp_path / f"fold{fold}", METHOD, arguments=arguments, **folds)
-        cells[f"fold{fold}"] = {"recipe": "method", "fold": fold, "seed": 1}
-    ((one,), _) = judged_of(write_experiment(tmp_path, cells))
-    assert one.group.is_cross_validation
-    assert one.evaluation.num_records == 180
-    assert one.files[0].meta["folds"] == [1, 2, 3]
-    assert "predictions of 3 folds pooled" in one.notes[0]
-
-
 # --- what is judged ---
 
 
@@ -165,7 +91,7 @@ def test_the_gain_is_the_paired_comparison_over_the_seeds_that_both_have(tmp_pat
     )
     assert method.comparison.groups[0][1]["auroc"] == expected.groups[0][1]["auroc"]
     assert "by seed 1, 3 alone, which both have" in method.notes[-1]
-    assert "without seed 2, which has no test predictions" in plain.notes
+    assert "without seed 2, which has no usable test predictions" in plain.notes
     base = sum(groups[0]["auroc"] for groups in plain.evaluation.per_file) / 2
     assert relative_gain(method) == pytest.approx(100 * method.comparison.groups[0][1]["auroc"].value / base)
 

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 import yaml
-from made_runs import METHOD, PLAIN, write_experiment, write_grid_of_runs, write_run
+from made_runs import METHOD, PLAIN, PROBE, write_experiment, write_grid_of_runs, write_run
 from page_reader import read_page
 
 from ecg_lightning.cli import main
@@ -110,6 +110,22 @@ def test_what_is_shown_in_detail_is_never_chosen_by_its_score(tmp_path, undrawn)
     assert "superdiagnostic in detail: probe + fine-tuning (drop path 0.3)" in found.text
 
 
+@pytest.mark.parametrize(
+    ("recipes", "told"),
+    [
+        ([PROBE], "(1): the only one that was judged on these records."),
+        ([PLAIN], "(1): the only one that was judged on these records."),
+        ([PLAIN, PROBE], "that is not the baseline; none of them fine-tunes; it was not chosen by its score."),
+        ([PLAIN, {**PLAIN, "fine_tune": {"epochs": 5}}], "plain fine-tuning, as there is no other recipe; it was not"),
+        ([PLAIN, METHOD], "the first recipe of those named that is more than the baseline and fine-tunes; it was not"),
+    ],
+)
+def test_why_a_recipe_is_shown_in_detail_is_true_of_it(tmp_path, undrawn, recipes, told):
+    _, found = made(*(write_run(tmp_path / str(place), recipe) for place, recipe in enumerate(recipes)))
+    assert told in found.text
+    assert ("more than the baseline" in found.text) == (METHOD in recipes)
+
+
 # --- what is missing is told ---
 
 
@@ -126,7 +142,7 @@ def test_runs_that_are_not_complete_are_told_and_the_others_judged(tmp_path, und
     )
     report, found = made(folder)
     assert "4, 2 of them complete" in found.text
-    assert "state interrupted: go on with it by" in found.text
+    assert "state interrupted: go on with it by the `ecg-lightning experiment`" in found.text
     assert found.table_of("run")["grid/method-seed2"][3:] == ["not started", NONE, NONE, NONE, "not started"]
     assert report.problems[1] == "grid/method-seed2: not started"
     assert [*found.table_of_many("task")] == ["task", "superdiagnostic"]

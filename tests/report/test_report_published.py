@@ -10,6 +10,7 @@ from ecg_lightning.report.provenance import contamination
 from ecg_lightning.report.published_figures import published_beside
 from ecg_lightning.report.run_files import read_runs
 from ecg_lightning.report.run_groups import grouped
+from ecg_lightning.report.run_sections import _main
 
 FULL = ptbxl_103_counts()["tasks"]["superdiagnostic"]["labelled_records_per_split"]["test"]
 MULTIRESNET = "ecg_lightning.backbones.MultiResNet"
@@ -29,6 +30,20 @@ def test_published_figures_stand_beside_those_of_the_same_protocol_and_are_marke
     sheet = main_sheets(judged, published)[0]
     assert sheet.rows[-1][:2] == ("superdiagnostic", "\N{DAGGER} multiresnet: trained from scratch")
     assert "published, not measured here" in sheet.caption
+
+
+def test_published_figures_stand_in_the_table_of_their_own_folds_alone(tmp_path):
+    changes = {"num_records": FULL, "backbone": MULTIRESNET}
+    runs = [write_run(tmp_path / f"fold{fold}", METHOD, test_folds=[fold], **changes) for fold in (10, 9)]
+    judged, _ = judge(grouped(read_runs([*map(str, runs)]))[0], Options(draws=100), "test")
+    published, _ = published_beside(judged)
+    here, there = (sheet for sheet in main_sheets(judged, published) if "frequent" not in sheet.name)
+    assert [len(sheet.rows) for sheet in (here, there)] == [2, 1]
+    assert "published" in here.caption
+    assert "published" not in there.caption
+    said = " ".join(part for part in _main(judged, *published_beside(judged)) if isinstance(part, str))
+    assert "No published figure is shown beside these" not in said
+    assert "Published figures that are not shown: multiresnet, superdiagnostic: test_folds is [9], not [10]" in said
 
 
 @pytest.mark.parametrize(
