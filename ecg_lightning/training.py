@@ -76,12 +76,12 @@ def _train(cli: RunCLI) -> bool:
     _write_config(cli)
     log_plan(PostTraining.of(cli.trainer), cli.model, cli.datamodule, trainer)
     checkpoint = run.newest_checkpoint() if cli.config.resume == "auto" else None
+    step = 0 if checkpoint is None else global_step(checkpoint) or 0
+    cli.metrics_file.drop_after(step)  # of a run that ended before its first checkpoint, every row
     if checkpoint is not None:
         for damaged in run.damaged_checkpoints():
             log.warning("%s is damaged and passed over: what was trained behind the newest whole one is lost", damaged)
-        step = global_step(checkpoint) or 0
         log.info("going on from %s, %d optimizer steps behind it", checkpoint, step)
-        cli.metrics_file.drop_after(step)
         cli.model.resumes = True
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     complete = next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)

@@ -1,12 +1,13 @@
 """A terminated run is no success, and can be gone on with."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from processes import run_cli
+from processes import kill_at, run_cli
 from tiny import of_lightning_cli
 
 from ecg_lightning.backbones import backbone_signal
@@ -48,3 +49,25 @@ def test_a_run_that_is_not_complete_is_judged_under_the_name_of_its_checkpoint(
     assert "is not complete: it is judged with probe-best.ckpt" in capsys.readouterr().err
     assert [path.name for path in (run / "predictions").iterdir()] == ["test-probe-best.npz"]
     assert (run / "metrics_test-probe-best.json").exists()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_its_figures_anew(
+    make_ptbxl: Callable[..., Path], tmp_path: Path
+) -> None:
+    store, run = tmp_path / "store.h5", tmp_path / "run"
+    prepare(make_ptbxl(), store, backbone_signal("vit"), workers=1, progress=False)
+    flags = [
+        *("fit", "--model.backbone", "vit", "--model.backbone.depth", "1", "--model.backbone.dim", "12"),
+        *("--data.store", str(store), "--data.task", "superdiagnostic", "--data.batch_size", "7", "--run", str(run)),
+        *("--post_training.probe.epochs", "0", "--post_training.fine_tune.epochs", "1", "--trainer.accelerator", "cpu"),
+        *("--trainer.log_every_n_steps", "1", "--trainer.enable_progress_bar", "false", "--resume", "auto"),
+    ]
+    assert run_cli(*flags, *kill_at(0, 2)).returncode == -9
+    # As if it had died between writing the figures of its first epoch and the checkpoint behind them.
+    (run / "metrics.csv").write_text("step,epoch,train/loss\n0,0,9.0\n1,0,9.0\n2,0,9.0\n")
+    assert not [*(run / "checkpoints").glob("*.ckpt")]
+    ended = run_cli(*flags, "--trainer.callbacks", "null")
+    assert ended.returncode == 0, ended.stdout
+    with (run / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert steps == [0, 1, 2, 3, 4]
