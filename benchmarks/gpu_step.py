@@ -25,7 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import missing  # noqa: F401
 import torch
 from backbones import PLAIN
 from step_parts import Ours, Plain, timed

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import backbones as plain_forms
-import missing  # noqa: F401
 import numpy as np
 import torch
 import torch.nn.functional as F
