@@ -114,7 +114,10 @@ def _computed(
 
 def fix_windows(trainer: Trainer, count: int) -> None:
     """In training, ``count`` windows a record in turn over the epochs; 0 draws another in each."""
-    _data_module(trainer, "windows=0").fix_windows(count)
+    data = _data_module(trainer, "windows=0")
+    if count and not data.windows_move:
+        log.info("post_training.probe.windows has no effect: the backbone takes the same window in every epoch anyway")
+    data.fix_windows(count)
 
 
 def forget_features(trainer: Trainer, classifier: "ECGClassifier") -> None:

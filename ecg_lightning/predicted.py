@@ -236,6 +236,8 @@ def report(predicted: Predicted, outputs: Outputs) -> int:
     print_table(console, "Records that failed", ("record", "why"), predicted.failed, _SHOWN)
     if predicted.rows:
         print(f"{outputs.path}: {len(predicted.rows)} records, {len(predicted.label_names)} labels. {NO_DEVICE}")
+        if outputs.plot is not None:
+            print(f"{outputs.plot}: {len(predicted.rows)} pictures")
     if not predicted.problems:
         return 0
     left = "no record could be predicted" if not predicted.rows else "the others are predicted"

@@ -122,6 +122,13 @@ def test_windows_drawn_anew_are_never_precomputed_and_it_is_said_with_the_way_ou
     assert "features are computed in every epoch anew (--post_training.probe.windows N" in caplog.text
 
 
+@pytest.mark.parametrize(("windows", "said"), [({}, False), ({"train": "centre"}, True)])
+def test_windows_that_cannot_move_are_said_to_be_asked_for_in_vain(tiny_store, tmp_path, caplog, windows, said):
+    with caplog.at_level(logging.INFO, "ecg_lightning"):
+        train(tmp_path, tiny_store, plan(1, 0, probe_windows=2), classifier=tiny_classifier(short_vit(**windows)))
+    assert ("probe.windows has no effect" in caplog.text) == said
+
+
 def test_what_the_features_take_is_said_before_they_are_computed(tiny_store, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "ecg_lightning"):
         backbone_calls(tiny_store, tmp_path, plan(1, 0), tiny_vit())

@@ -292,7 +292,7 @@ def test_a_label_called_as_a_column_of_the_csv_is_refused(tmp_path, name):
     Outputs(tmp_path / "p.npz", None, False).check([], ("AFIB", name))
 
 
-def test_each_ecg_is_drawn_under_its_name(ptbxl, plain_run, tmp_path):
+def test_each_ecg_is_drawn_under_its_name(ptbxl, plain_run, tmp_path, capsys):
     files = [record_of(ptbxl), write_table(tmp_path / "r.csv", 1.5 * millivolts(ptbxl, 2))]
     output, plots = tmp_path / "p.csv", tmp_path / "plots"
     predicted(plain_run, output, "--records", *files, "--sampling_rate", 100, "--plot", plots)
@@ -300,6 +300,7 @@ def test_each_ecg_is_drawn_under_its_name(ptbxl, plain_run, tmp_path):
     assert len(drawn) == 2
     assert [path.name.endswith(("_00001_lr.png", "_r.png")) for path in drawn] == [True, True]
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 20_000 for path in drawn)
+    assert f"{plots}: 2 pictures" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

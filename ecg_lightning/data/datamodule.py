@@ -286,11 +286,17 @@ class PTBXLDataModule(LightningDataModule):
     def num_windows(self, split: str) -> int:
         """Windows of a record over all epochs; 0 where training draws one anew in each."""
         assert self.signal is not None
-        points, width = self.stores.stored.num_time_points, self.signal.window_points
         if split != "train":
+            points, width = self.stores.stored.num_time_points, self.signal.window_points
             return len(self.signal.windows.evaluation_starts(points, width))
-        always_the_same = points == width or self.signal.windows.train == "centre"
-        return 1 if always_the_same else self._datasets["train"].fixed_windows
+        return self._datasets["train"].fixed_windows if self.windows_move else 1
+
+    @property
+    def windows_move(self) -> bool:
+        """Whether training may cut another window of a record in each epoch."""
+        assert self.signal is not None
+        longer = self.stores.stored.num_time_points > self.signal.window_points
+        return longer and self.signal.windows.train != "centre"
 
     def feature_rows(self, split: str) -> Rows:
         """Places of the records that an epoch over ``train`` or ``val`` may meet, ascending."""
