@@ -3,11 +3,11 @@
 For each backbone: `prepare` a store of real records, `fit` one epoch of probe and one of fine-tuning (with stochastic
 depth) from random weights, `validate` the run again from its checkpoint. Printed: the training loss over the first and
 the last quarter of each phase's steps (other records in each, and in fine-tuning under stochastic depth); the loss of
-all training records, judged in evaluation mode with the checkpoint behind the probe and the one behind fine-tuning; the
-validation's macro AUROC after each phase; and whether the checkpoint gives the same figures again. A check that a
-network trains, switches and reloads; no score.
+all training records, judged in evaluation mode before the probe, behind it, and behind fine-tuning; the validation's
+macro AUROC after each phase; and whether the checkpoint gives the same figures again. A check that a network trains,
+switches and reloads; no score.
 
-    python benchmarks/both_phases.py --ptbxl PTBXL_DIR [--train_folds '[1,2]'] [NAME ...]
+    python benchmarks/both_phases.py --ptbxl PTBXL_DIR [--train_folds '[1,2]'] [--fit='--FLAG VALUE ...'] [NAME ...]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from ecg_lightning.chains import chain_to_json
 
 TASK = "superdiagnostic"
 HEADER = ("backbone", "M", "steps", "probe: steps", "AUROC", "fine-tune: steps", "AUROC", "all trained", "reloads", "s")
-LINE = "{:<17}{:>6}{:>6} {:>20}{:>7}{:>18}{:>7} {:>20}{:>9}{:>6}"
+LINE = "{:<17}{:>6}{:>6} {:>20}{:>7}{:>18}{:>7} {:>22}{:>9}{:>6}"
 
 
 def main() -> None:
@@ -36,6 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--train_folds", default="[1,2,3,4,5,6,7,8]", help="fewer for the largest networks on a CPU")
     parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--fit", default="", help="further flags of `fit`")
     arguments = parser.parse_args()
     print(LINE.format(*HEADER))
     with tempfile.TemporaryDirectory() as folder:
@@ -52,27 +53,38 @@ def one_backbone(name: str, arguments: argparse.Namespace, folder: Path) -> None
             "--data.task", TASK, "--data.batch_size", str(arguments.batch_size), "--run", str(run),
             "--post_training.probe.epochs", "1", "--post_training.fine_tune.epochs", "1",
             "--post_training.fine_tune.warmup_epochs", "0", "--trainer.log_every_n_steps", "1",
-            "--data.train_folds", arguments.train_folds)  # fmt: skip
+            "--data.train_folds", arguments.train_folds, *arguments.fit.split())  # fmt: skip
     seconds = time.perf_counter() - begin
     fitted = json.loads((run / "metrics_val.json").read_text())
     command("validate", "--run", str(run), "--overwrite")
     again = json.loads((run / "metrics_val.json").read_text())
-    trained = [loss_of_trained(run, best, arguments.train_folds) for best in ("probe-best", "finetune-best")]
+    begun = begun_run(name, store, folder)
+    trained = [loss_of_trained(begun, "probe-best", arguments.train_folds, ended=True)]
+    trained += [loss_of_trained(run, best, arguments.train_folds) for best in ("probe-best", "finetune-best")]
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     phases = [[row for row in rows if row["epoch"] == epoch] for epoch in ("0", "1")]
     cells = [cell for phase in phases for cell in (loss_of(phase), f"{auroc_of(phase):.3f}")]
     millions = sum(parameter.numel() for parameter in meta_backbone(name).parameters()) / 1e6
     steps = sum(bool(row["train/loss"]) for row in phases[1])
-    cells.append(f"{trained[0]:.4g} > {trained[1]:.4g}")
+    cells.append(" > ".join(f"{loss:.4g}" for loss in trained))
     print(LINE.format(name, f"{millions:.1f}", steps, *cells, str(fitted == again), f"{seconds:.0f}"), flush=True)
 
 
-def loss_of_trained(run: Path, best: str, folds: str) -> float:
-    """Mean loss of the training records with the best checkpoint of a phase of one epoch."""
+def begun_run(name: str, store: Path, folder: Path) -> Path:
+    """The same network and seed behind one step of a probe at rate 0: what the phases begin with."""
+    run = folder / f"{name}-begun"
+    command("fit", "--config", f"backbone/{name}", "--config", "recipe/linear_probe", "--data.store", str(store),
+            "--data.task", TASK, "--data.batch_size", "2", "--run", str(run), "--post_training.probe.epochs", "1",
+            "--post_training.probe.learning_rate", "0", "--trainer.limit_train_batches", "1")  # fmt: skip
+    return run
+
+
+def loss_of_trained(run: Path, best: str, folds: str, ended: bool = False) -> float:
+    """Mean loss of the training records with the best checkpoint of a phase of one epoch; ``ended``: it is the last."""
     checkpoint = run / "checkpoints" / f"{best}.ckpt"
     command("test", "--run", str(run), "--checkpoint", str(checkpoint), "--data.train_folds", "[]",
             "--data.val_folds", "[]", "--data.test_folds", folds)  # fmt: skip
-    name = "test" if best == "finetune-best" else f"test-{best}"
+    name = "test" if ended or best == "finetune-best" else f"test-{best}"
     return float(json.loads((run / f"metrics_{name}.json").read_text())["loss"])
 
 
