@@ -61,8 +61,7 @@ def test_the_file_is_not_written_behind_every_row_but_whenever_it_must_be(path):
     file.write()
     assert len(rows_of(path)) == 3
     file.log_metrics({"train/loss": 0.25}, 2)
-    file.write_next()
-    file.save()
+    file.write()
     assert rows_of(path)[2]["train/loss"] == "0.25"
     file.log_metrics({"train/loss": 0.3}, 3)
     file.finalize("success")
