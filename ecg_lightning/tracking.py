@@ -145,7 +145,7 @@ class WandbTracker(WandbLogger):
     @rank_zero_only
     def go_on(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Sends the rows of `metrics.csv` that Weights & Biases lacks; before anything else of this call is logged."""
-        if self._offline:
+        if self._offline and self._experiment is None:
             _set_aside(Path(str(self.save_dir)), self.version)
         start = self.experiment.starting_step
         for row in rows:
