@@ -17,7 +17,7 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 
 def rows(file: Path) -> list[dict[str, Any]]:
-    """Of a run that was ended: its process writes on for a moment behind `wandb.finish`, up to the record of the end."""
+    """Of a run that has ended: its file is written on for a moment behind that, up to a record that says so."""
     begin, found = time.monotonic(), _parsed(file)
     while not any(record.HasField("exit") for record in found):
         assert time.monotonic() - begin < 120, f"{file} was not ended"
