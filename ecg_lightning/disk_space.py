@@ -20,7 +20,7 @@ COMFORT = 1.25
 """Below so many times the need, a warning: others write to the disk as well."""
 ADAM_MOMENTS = 2
 BESIDE = 400
-"""Bytes that a checkpoint takes for a tensor beside its values: measured, 330 to 450."""
+"""Bytes that a checkpoint takes for a tensor beside its values: 250 measured, and as much again for AdamW's count."""
 
 
 class Need(NamedTuple):
