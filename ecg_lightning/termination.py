@@ -14,6 +14,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
+from ecg_lightning.errors import StoppedError
+
 log = logging.getLogger(__name__)
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a terminated fit."""
@@ -164,9 +166,7 @@ class EndOnSignal(Callback):
         """Ends this process and those that it launched, whatever they wait for."""
         assert self._trainer is not None
         self.last_words()
-        launcher: Any = self._trainer.strategy.launcher
-        for process in getattr(launcher, "procs", None) or []:
-            process.kill()
+        end_launched(self._trainer)
         os._exit(self.code or CUT_SHORT)
 
     def _watch(self) -> None:
@@ -185,6 +185,27 @@ class EndOnSignal(Callback):
                 self._end_now()
 
         threading.Thread(target=end, name="end on signal", daemon=True).start()
+
+
+def end_launched(trainer: Trainer) -> None:
+    """Ends the processes that this one launched: without it they would wait for it, at the start for half an hour."""
+    launcher: Any = trainer.strategy.launcher
+    for process in getattr(launcher, "procs", None) or []:
+        process.kill()
+
+
+def is_of_taken_port(error: BaseException) -> bool:
+    """Whether another program took the port on which the processes meet, between its choice and its use."""
+    return isinstance(error, RuntimeError) and "EADDRINUSE" in str(error)
+
+
+def taken_port(error: BaseException) -> StoppedError:
+    """The message: which port, and how another is chosen."""
+    port = os.environ.get("MASTER_PORT", "?")
+    return StoppedError(
+        f"port {port} of this machine, on which the processes would have met, is taken by another program "
+        f"({' '.join(str(error).split())[:120]}): leave MASTER_PORT unset, or set it to a free one; nothing is lost"
+    )
 
 
 def _forget_wakeup() -> None:

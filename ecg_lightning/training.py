@@ -18,7 +18,7 @@ from ecg_lightning.resuming import differences, refuse_past, table
 from ecg_lightning.run_cli import RunCLI, value_of
 from ecg_lightning.runs import BEST, RunFolder, State, Survey, existing_run, whole_file
 from ecg_lightning.screen import log_plan, log_to_file, note_error, set_up_screen, stop_logging
-from ecg_lightning.termination import CUT_SHORT, Interrupted
+from ecg_lightning.termination import CUT_SHORT, Interrupted, end_launched, is_of_taken_port, taken_port
 from ecg_lightning.tracking import WandbTracker
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,8 @@ def _fit(cli: RunCLI) -> int:
     finally:
         if code and state:
             log.warning("%s ended before its last epoch; go on with: %s", run.path, _way_on(run))
+        if code:
+            end_launched(cli.trainer)
         farewell()
     return code
 
@@ -118,6 +120,8 @@ def _train(cli: RunCLI) -> bool:
             raise out_of_memory(error, trainer, cli.datamodule) from error
         if is_out_of_space(error):
             raise out_of_space(error, run.path) from error
+        if is_of_taken_port(error):
+            raise taken_port(error) from error
         raise
     complete = next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)
     if complete:

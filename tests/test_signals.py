@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,6 +175,23 @@ def test_a_process_that_waits_for_a_stopped_one_ends_all_the_same(short_store: P
     assert ended.returncode == 143, ended.stdout
     assert state_of(tmp_path / "run") == "interrupted"
     assert not RunFolder(tmp_path / "run").in_use
+
+
+@pytest.mark.slow
+def test_a_first_process_that_cannot_start_leaves_no_other_waiting_for_it(
+    short_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The port was taken between its choice and its use; the second process would wait there for half an hour."""
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        monkeypatch.setenv("MASTER_PORT", port)
+        ended = fit(short_store, tmp_path / "run", TWO, timeout=400)
+    assert ended.returncode == 1, ended.stdout
+    assert "Traceback" not in ended.stdout
+    assert f"port {port} of this machine, on which the processes would have met, is taken" in ended.stdout
+    assert "leave MASTER_PORT unset" in ended.stdout
 
 
 # --- SLURM ---
