@@ -148,6 +148,10 @@ class RunFolder:
             "another name"
         )
 
+    def taken_by(self) -> Beat | None:
+        """The process that has taken the folder from this one; None while it is ours."""
+        return None if self._heartbeat is None else self._heartbeat.taken_by()
+
     def check_kept(self) -> None:
         """To be called before a checkpoint is written.
 
@@ -155,7 +159,7 @@ class RunFolder:
             StoppedError: when another process has taken the folder: this one was silent for so long that it was held
                 for dead, as a machine that was suspended.
         """
-        if self._heartbeat is not None and (other := self._heartbeat.taken_by()) is not None:
+        if (other := self.taken_by()) is not None:
             raise StoppedError(
                 f"--run {self.path} was taken over by another process ({other}) while this one gave no sign of life: "
                 "it goes on there, this process ends"

@@ -216,6 +216,7 @@ def _trackers(cli: RunCLI) -> list[WandbTracker]:
 @rank_zero_only
 def _set_state(run: RunFolder, state: State) -> None:
     try:
-        run.set_state(state)
+        if run.taken_by() is None:  # else it is another's to say
+            run.set_state(state)
     except OSError as error:  # a full disk: no process lives in it, which says enough
         log.warning("%s could not be written into %s (%s)", state, run.path, error)

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ecg_lightning.heartbeat import FILE
+from ecg_lightning.whole_files import write_json
+
 
 def disturbed(name: str, **arguments: Any) -> list[str]:
     """Flags of a fit with the callback ``name`` of this file."""
@@ -115,3 +118,16 @@ class Slow(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         time.sleep(self.seconds)
+
+
+class TakenOver(_At):
+    """Another machine takes the run in ``folder``: this one was suspended for so long."""
+
+    def __init__(self, epoch: int, batch: int, folder: str) -> None:
+        super().__init__(epoch, batch)
+        self.folder = Path(folder)
+
+    def happen(self, trainer: Trainer) -> None:
+        beat = json.loads((self.folder / FILE).read_text())
+        write_json(self.folder / FILE, {**beat, "token": "theirs", "host": "elsewhere"})
+        write_json(self.folder / "state.json", {"state": "running", "host": "elsewhere"})

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from disturbances import disturbed
 from processes import environment, run_cli
-from short_run import COMMON, Way
+from short_run import BATCHES, COMMON, Way, fit_here
+from tiny import of_lightning_cli
 
 from ecg_lightning.errors import InputError, StoppedError
 from ecg_lightning.heartbeat import FILE, PERIODS_TO_LIVE, Heartbeat, last_beat
 from ecg_lightning.runs import RunFolder
 from ecg_lightning.whole_files import write_json
 
+pytestmark = of_lightning_cli
 PERIOD = 0.5
 HOLDER = """
 import sys, time
@@ -196,6 +199,18 @@ def test_a_suspended_process_does_not_overwrite_the_signs_of_life_of_its_success
     for _ in range(4):
         time.sleep(PERIOD)
         run.check_kept()
+
+
+def test_a_fit_whose_run_was_taken_over_ends_and_leaves_it_to_the_other(
+    short_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert fit_here(short_store, run, *disturbed("TakenOver", epoch=1, batch=1, folder=str(run))) == 1
+    said = capsys.readouterr().err
+    assert f"--run {run} was taken over by another process (host elsewhere" in said
+    assert RunFolder(run).survey().step == BATCHES
+    assert json.loads((run / "state.json").read_text()) == {"state": "running", "host": "elsewhere"}
+    assert json.loads((run / FILE).read_text())["token"] == "theirs"
 
 
 # --- the file ---
