@@ -137,11 +137,11 @@ def _effect_on_phases(name: str, was: Mapping[str, Any], now: Mapping[str, Any],
     in_probe = position.epoch < probe_epochs
     if name == "probe.epochs":
         if position.epoch >= min(probe_epochs, asked["probe"]["epochs"]):
-            return f"{PAST}{position.epoch} epochs are behind the run"
+            return f"{PAST}the run has {position.epoch} epoch(s) behind it"
         return "the probe ends later or earlier; so do its schedules, from here on"
     if name == "fine_tune.epochs":
         if position.epoch > asked["probe"]["epochs"] + asked["fine_tune"]["epochs"]:
-            return f"{PAST}{position.epoch} epochs are behind the run"
+            return f"{PAST}the run has {position.epoch} epoch(s) behind it"
         return "fine-tuning ends later or earlier; so do its schedules, from here on"
     of_probe, of_fine_tuning = name.startswith("probe."), name.startswith(("fine_tune.", "drop_path"))
     if of_probe and not in_probe:

@@ -72,9 +72,21 @@ REFUSED = [
     ("in_probe", ["--data.keep", "all"], "data.keep was labelled, is all"),
     ("in_probe", ["--model.pos_weight", "balanced"], "model.pos_weight was none, is balanced (the weights of the loss"),
     ("in_probe", ["--trainer.precision", "64-true"], "is 64-true (the checkpoint's weights are of another type)"),
-    ("in_probe", ["--post_training.probe.epochs", "1"], "post_training.probe.epochs was 2, is 1 (1 epochs are behind"),
-    ("behind_probe", ["--post_training.probe.epochs", "4"], "post_training.probe.epochs was 2, is 4 (3 epochs are"),
-    ("behind_probe", ["--post_training.fine_tune.epochs", "0"], "post_training.fine_tune.epochs was 2, is 0 (3 epochs"),
+    (
+        "in_probe",
+        ["--post_training.probe.epochs", "1"],
+        "post_training.probe.epochs was 2, is 1 (the run has 1 epoch(s) behind it)",
+    ),
+    (
+        "behind_probe",
+        ["--post_training.probe.epochs", "4"],
+        "post_training.probe.epochs was 2, is 4 (the run has 3 epoch(s)",
+    ),
+    (
+        "behind_probe",
+        ["--post_training.fine_tune.epochs", "0"],
+        "post_training.fine_tune.epochs was 2, is 0 (the run has 3 epoch(s)",
+    ),
     ("in_probe", ["--model.backbone.dim", "24"], "the checkpoint holds another network"),
 ]
 

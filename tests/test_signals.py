@@ -1,5 +1,6 @@
 """A signal ends a run behind a checkpoint that it has written at once: no epoch is lost, and nothing of it shows."""
 
+import csv
 import json
 import os
 import signal
@@ -137,6 +138,9 @@ def test_a_time_limit_ends_a_run_as_a_signal_does(
     assert fit_here(short_store, run, *limits) == 1
     assert state_of(run) == "interrupted"
     assert steps_behind(run) >= 1
+    with (run / "metrics.csv").open(newline="") as file:
+        judged = [int(row["step"]) for row in csv.DictReader(file) if row.get("val/auroc")]
+    assert all((step + 1) % BATCHES == 0 for step in judged)  # no epoch that was cut short
     finish_here(short_store, run, "--trainer.max_time", "null")
     assert differences(undisturbed(1, True), run) == []
 
