@@ -160,14 +160,18 @@ def long_dead(run: RunFolder, seconds: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-7200, 0, 7200])
-def test_a_run_that_died_long_ago_is_taken_over_at_once_whatever_its_clock_said(run: RunFolder, wrong: float) -> None:
+def test_a_run_that_died_long_ago_is_taken_over_at_once_whatever_its_clock_said(
+    run: RunFolder, wrong: float, caplog: pytest.LogCaptureFixture
+) -> None:
     run.set_state("running")
     long_dead(run, wrong)
     (run.path / ".lock").touch()
     assert not run.in_use
     begin = time.monotonic()
-    run.claim("auto")
+    with caplog.at_level("INFO", "ecg_lightning"):
+        run.claim("auto")
     assert time.monotonic() - begin < PERIODS_TO_LIVE * 10.0 / 2
+    assert "waiting" not in caplog.text
 
 
 def test_age_is_by_the_clock_of_the_file_system_not_by_ours(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

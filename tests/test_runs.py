@@ -228,6 +228,17 @@ def test_a_file_without_a_step_is_no_checkpoint(run):
     assert run.survey().newest is None
 
 
+def test_two_names_of_one_checkpoint_are_read_once(run, monkeypatch):
+    best = checkpoint(run, "finetune-best.ckpt", 8)
+    (run.checkpoints / "last.ckpt").hardlink_to(best)
+    checkpoint(run, "probe-best.ckpt", 4)
+    read = []
+    monkeypatch.setattr("ecg_lightning.runs.global_step", lambda path: read.append(path.name) or global_step(path))
+    survey = run.survey()
+    assert (survey.newest, survey.step, survey.damaged) == (run.checkpoints / "last.ckpt", 8, [])
+    assert read == ["finetune-best.ckpt", "probe-best.ckpt"]
+
+
 def test_a_run_without_checkpoints_has_no_newest(run):
     assert run.survey().newest is None
 

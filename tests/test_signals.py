@@ -173,6 +173,20 @@ def test_of_two_processes_either_may_get_the_signal(
 
 
 @pytest.mark.slow
+def test_a_time_limit_ends_two_processes_together(
+    short_store: Path, undisturbed: Callable[[int, bool], Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    limits = [*ENDS_OF_EPOCHS, *disturbed("Slow", seconds=0.5), "--trainer.max_time", "00:00:00:01"]
+    ended = fit(short_store, run, TWO, *limits, timeout=400)
+    assert ended.returncode == 1, ended.stdout
+    assert "Traceback" not in ended.stdout
+    assert state_of(run) == "interrupted"
+    finish(short_store, run, TWO, "--trainer.max_time", "null")
+    assert differences(undisturbed(2, True), run) == []
+
+
+@pytest.mark.slow
 def test_a_process_that_waits_for_a_stopped_one_ends_all_the_same(short_store: Path, tmp_path: Path) -> None:
     """Its main thread is in a collective, where no handler of Python's is ever called."""
     ended = fit(short_store, tmp_path / "run", TWO, *disturbed("Stopped", epoch=1, batch=1), timeout=400)

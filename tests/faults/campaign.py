@@ -42,7 +42,7 @@ def draw(random_: random.Random, way: Way) -> Fault:
         return Fault(random_.choice(WRITES), random_.randint(1, 14))
     if kind < 0.8:
         return Fault("batch", random_.randint(1, 6), random_.randrange(way.processes))
-    return Fault("time", round(random_.uniform(0.0, 3.0), 3))
+    return Fault("time", round(random_.uniform(0.0, 1.5), 3))
 
 
 def trial(
