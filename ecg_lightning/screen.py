@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,6 +109,10 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):  # of the lines that it could not write
+            super().close()
 
 
 class _Filter(logging.Filter):

@@ -84,6 +84,18 @@ def test_what_the_server_has_is_not_sent_again(tracker: WandbTracker, tmp_path: 
     assert [(row["_step"], row["train/loss"]) for row in history(tmp_path / "run")] == [(3, 0.5), (4, 0.5), (5, 0.25)]
 
 
+def test_a_step_that_the_server_has_and_the_checkpoint_has_not_is_not_sent_twice(
+    tracker: WandbTracker, tmp_path: Path
+) -> None:
+    """Killed behind step 2, gone on with from a checkpoint behind step 1."""
+    tracker.experiment._starting_step = 3
+    tracker.go_on([{"step": str(step), "train/loss": "0.5"} for step in range(2)])
+    for step in (2, 3, 4):
+        tracker.log_metrics({"train/loss": 0.25}, step)
+    tracker.close()
+    assert [row["_step"] for row in history(tmp_path / "run")] == [3, 4]
+
+
 def test_a_row_is_sent_whole_when_the_next_begins(tracker: WandbTracker, tmp_path: Path) -> None:
     tracker.go_on([])
     tracker.log_metrics({"train/loss": 0.5}, 0)
