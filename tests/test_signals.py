@@ -134,7 +134,7 @@ def test_a_time_limit_ends_a_run_as_a_signal_does(
     short_store: Path, undisturbed: Callable[[int, bool], Path], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    limits = [*disturbed("Slow", seconds=0.3), "--trainer.max_time", "00:00:00:01", "--resume", "auto"]
+    limits = [*disturbed("Slow", seconds=0.45), "--trainer.max_time", "00:00:00:01", "--resume", "auto"]
     assert fit_here(short_store, run, *limits) == 1
     assert state_of(run) == "interrupted"
     assert steps_behind(run) >= 1
