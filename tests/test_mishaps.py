@@ -71,7 +71,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # whatever a failing test left open
 
 
 def test_a_disk_that_fills_up_ends_the_run_which_goes_on_when_there_is_space(
