@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 WORKERS ?= 2
 
-.PHONY: venv demo test test-slow check clean help
+.PHONY: venv demo test test-slow faults check clean help
 
 venv: $(STAMP)  ## make .venv and install the package with its test extras
 
@@ -27,6 +27,9 @@ test: $(STAMP)  ## the fast tests (under 10 minutes)
 
 test-slow: $(STAMP)  ## the slow tests: wheel, demo, killed runs (under 20 minutes)
 	$(PYTEST) -n $(WORKERS) --timeout 900 -m slow
+
+faults: $(STAMP)  ## kills runs at random moments, 40 in all (KILLS=N SEED=N), and holds each against one never killed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)  ## ruff, mypy --strict, doctests
 	$(BIN)/ruff check .

@@ -2,19 +2,22 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, Timer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError
 
+from ecg_lightning.disk_space import out_of_space
 from ecg_lightning.errors import UsageError
 from ecg_lightning.frozen_backbone import PREFIX, FrozenBackbone, completed
 from ecg_lightning.post_training import PostTraining
-from ecg_lightning.progress import next_position
+from ecg_lightning.progress import Position, next_position
 from ecg_lightning.runs import BEST, RunFolder, whole_file
+from ecg_lightning.termination import EndOnSignal
 from ecg_lightning.tracking import MetricsFile
 
 FROZEN = "frozen backbone"
@@ -28,18 +31,44 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._frozen = FrozenBackbone()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """As `CheckpointIO` says; ``storage_options`` is `FROZEN` or None."""
+        """As `CheckpointIO` says; ``storage_options`` is `FROZEN` or None.
+
+        Raises:
+            StoppedError: when it cannot be written, as on a full disk.
+        """
         path = Path(path)
-        if storage_options == FROZEN:
-            checkpoint = self._frozen.taken_out(checkpoint, path.parent)
-        with whole_file(path) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            if storage_options == FROZEN:
+                checkpoint = self._frozen.taken_out(checkpoint, path.parent)
+            with whole_file(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch's writer knows no error numbers
+            raise out_of_space(error, path.parent) from error
 
     def load_checkpoint(
         self, path: Any, map_location: Any = lambda storage, loc: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """As `CheckpointIO` says, with the backbone that the file may name."""
         return completed(super().load_checkpoint(path, map_location, weights_only), Path(path))
+
+
+class Resumed(NamedTuple):
+    """What a resume has to know of its checkpoint before it builds anything.
+
+    Attributes:
+        position: what is trained next.
+        metrics: `metrics.csv` as it was; None in a checkpoint of an older version.
+    """
+
+    position: Position
+    metrics: str | None
+
+
+def resumed(checkpoint: Path) -> Resumed:
+    """Reads it, not the weights: those stay on the disk."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    state = content["callbacks"].get(RunCheckpoints.__qualname__, {})
+    return Resumed(next_position(content["loops"]["fit_loop"]), state.get("metrics"))
 
 
 class RunCheckpoints(Checkpoint):
@@ -59,6 +88,11 @@ class RunCheckpoints(Checkpoint):
         self.run, self.every_n_steps = run, every_n_steps
         self.best: dict[str, float] = {}
         self._auroc: float | None = None
+        self._metrics: MetricsFile | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the run's own figures among the trainer's loggers."""
+        self._metrics = next((one for one in trainer.loggers if isinstance(one, MetricsFile)), None)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,11 +101,13 @@ class RunCheckpoints(Checkpoint):
         last = batch_idx + 1 == trainer.num_training_batches
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         due = self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
-        stopping = trainer.should_stop or trainer.global_step == trainer.max_steps  # max_time, max_steps
-        if not last and not accumulating and (due or stopping):
-            self._save(trainer, "last.ckpt")
-            for file in _metrics_files(trainer):
-                file.write_next()  # the trainer logs the row of this step behind its callbacks
+        ending = EndOnSignal.of(trainer)
+        ends = ending is not None and ending.wants_checkpoint(trainer)
+        stopping = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if not last and not accumulating and (due or ends or stopping):
+            self._log_step(trainer)
+            # The others do not know of a signal to this process, and must not be waited for.
+            self._save(trainer, "last.ckpt", alone=ends)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the score of this epoch: `callback_metrics` would give an older one where validation was skipped."""
@@ -93,19 +129,43 @@ class RunCheckpoints(Checkpoint):
         else:
             self._save(trainer, "last.ckpt")
 
-    def _save(self, trainer: Trainer, name: str) -> None:
-        for file in _metrics_files(trainer):
-            file.write()  # a resume goes on behind the rows of its checkpoint
+    def _save(self, trainer: Trainer, name: str, *, alone: bool = False) -> None:
+        """Writes a checkpoint; ``alone`` leaves out the barrier at its end: weights are equal on all processes."""
+        self._check_kept()
+        if self._metrics is not None:
+            self._metrics.write()
         module = trainer.lightning_module
         trained = any(p.requires_grad for n, p in module.named_parameters() if n.startswith(PREFIX))
         ours = isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
-        trainer.save_checkpoint(
-            self.run.checkpoints / name, weights_only=False, storage_options=FROZEN if ours and not trained else None
-        )
+        path, options = self.run.checkpoints / name, FROZEN if ours and not trained else None
+        if alone:
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            trainer.strategy.save_checkpoint(content, path, storage_options=options)
+        else:
+            trainer.save_checkpoint(path, weights_only=False, storage_options=options)
+        if (ending := EndOnSignal.of(trainer)) is not None:
+            ending.saved()
+
+    def _log_step(self, trainer: Trainer) -> None:
+        """Notes the figures of this step, which the trainer logs behind its callbacks: the checkpoint counts it."""
+        others, trainer.loggers = trainer.loggers, [] if self._metrics is None else [self._metrics]
+        try:
+            trainer._logger_connector.update_train_step_metrics()
+        finally:
+            trainer.loggers = others
+
+    @rank_zero_only
+    def _check_kept(self) -> None:
+        self.run.check_kept()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Each call of fit has `trainer.max_time` for itself: a resume of a run that used it up would end at once."""
+        for name in [name for name in checkpoint.get("callbacks", ()) if name.startswith(Timer.__qualname__)]:
+            del checkpoint["callbacks"][name]
 
     def state_dict(self) -> dict[str, Any]:
-        """Best validation macro AUROC per phase."""
-        return {"best": self.best}
+        """Best validation macro AUROC per phase, and the figures so far: no kill can part them from their weights."""
+        return {"best": self.best, "metrics": self._metrics.text if self._metrics is not None else ""}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """So that a resumed run does not take a worse epoch for its best."""
@@ -119,7 +179,3 @@ class RunCheckpoints(Checkpoint):
                 temporary.hardlink_to(self.run.checkpoints / name)
             except OSError:
                 shutil.copyfile(self.run.checkpoints / name, temporary)
-
-
-def _metrics_files(trainer: Trainer) -> list[MetricsFile]:
-    return [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]

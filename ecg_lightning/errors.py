@@ -1,4 +1,4 @@
-"""The two errors that the command line turns into one message and an exit code."""
+"""The errors that the command line turns into one message and an exit code."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,10 @@ class InputError(ValueError):
 
 class UsageError(InputError):
     """A flag or a config is wrong (exit code 2)."""
+
+
+class StoppedError(InputError):
+    """A run cannot go on for now (exit code 1): the message says what stopped it; its checkpoints are whole."""
 
 
 def joined(problems: Sequence[str], *, limit: int = 10) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ecg_lightning.errors import InputError
-from ecg_lightning.runs import whole_file
+from ecg_lightning.whole_files import whole_file
 
 FILE = "frozen-backbone.safetensors"
 """Beside the checkpoints, so that a run may be moved or copied; its names are the backbone's own."""

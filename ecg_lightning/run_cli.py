@@ -21,7 +21,7 @@ from ecg_lightning.errors import UsageError
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.runs import Resume, RunFolder
 from ecg_lightning.screen import LossBar
-from ecg_lightning.termination import EndTogether
+from ecg_lightning.termination import EndOnSignal
 from ecg_lightning.tracking import MetricsFile
 
 _DESCRIPTIONS = {
@@ -148,7 +148,8 @@ class RunCLI(LightningCLI):
             callbacks.append(LossBar(leave=False))
         if fitting:
             callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
-            callbacks.append(EndTogether(self.run_folder))
+            self.ending = EndOnSignal()
+            callbacks.append(self.ending)
         return super().instantiate_trainer(
             logger=self.loggers or False,
             callbacks=callbacks,
@@ -156,6 +157,11 @@ class RunCLI(LightningCLI):
             default_root_dir=str(self.run_folder.path),
             enable_checkpointing=fitting,
         )
+
+    @property
+    def post_training(self) -> PostTraining:
+        """The phases of the run."""
+        return PostTraining.of(self.trainer)
 
     def pin_weights(self) -> None:
         """Writes the weights' hash into the config where none was asked for: a run says what it started from.

@@ -1,41 +1,67 @@
 """The run folder: decided first, found again, told apart from one that is in use, complete or somebody else's."""
 
 import fcntl
-import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
 import socket
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 import ecg_lightning
-from ecg_lightning.errors import InputError, UsageError
+from ecg_lightning.errors import InputError, StoppedError, UsageError
+from ecg_lightning.heartbeat import PERIOD, Beat, Heartbeat, await_end, last_beat
+from ecg_lightning.whole_files import file_sha256, whole_file, write_json
+
+__all__ = ["BEST", "NO_DEVICE", "PHASES", "RunFolder", "existing_run", "file_sha256", "whole_file", "write_json"]
 
 Resume = Literal["never", "auto"]
 State = Literal["running", "interrupted", "complete"]
 PHASES = ("fine_tune", "probe")
 """The last first: the best checkpoint of a run is that of its last phase."""
 BEST = {"probe": "probe-best.ckpt", "fine_tune": "finetune-best.ckpt"}
+log = logging.getLogger(__name__)
 NO_DEVICE = "Research software: not a medical device, not for diagnosis."
 
 
-class RunFolder:
-    """Everything that a run writes: config, checkpoints, metrics, predictions, environment, log, state."""
+_locks: set[TextIO] = set()
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+
+class Survey(NamedTuple):
+    """What the checkpoints of a run are good for: each was read once, to its last byte.
+
+    Attributes:
+        newest: the complete one that is furthest on; None where there is none.
+        step: optimizer steps behind it; 0 where there is none.
+        damaged: those that cannot be read.
+    """
+
+    newest: Path | None
+    step: int
+    damaged: list[Path]
+
+
+class RunFolder:
+    """Everything that a run writes: config, checkpoints, metrics, predictions, environment, log, state.
+
+    Args:
+        path: the folder.
+        period: seconds between two signs of life in it, while this process trains there.
+    """
+
+    def __init__(self, path: str | Path, *, period: float = PERIOD) -> None:
+        self.path, self.period = Path(path), period
         self.checkpoints = self.path / "checkpoints"
         self.predictions = self.path / "predictions"
         self.config = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self._lock: TextIO | None = None
+        self._heartbeat: Heartbeat | None = None
         self._new = False
 
     # --- the state ---
@@ -57,7 +83,7 @@ class RunFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process trains in it now, this one included."""
+        """Whether a process trains in it now, this one included, here or on another machine."""
         try:
             with (self.path / ".lock").open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -65,10 +91,15 @@ class RunFolder:
             return False
         except BlockingIOError:
             return True
-        return False
+        except OSError:  # a file system without locks
+            pass
+        beat = last_beat(self.path)
+        return beat is not None and (beat.runs_here if beat.of_this_machine else not beat.stale)
 
     def claim(self, resume: Resume) -> None:
         """Takes the folder for this process, until `release` or `give_up`.
+
+        A process of another machine that gave its last sign of life a moment ago is watched for up to a minute.
 
         Raises:
             InputError: when another process trains in it, or it holds something that must not be trained over.
@@ -81,13 +112,58 @@ class RunFolder:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
+            former = last_beat(self.path)
+            if former is not None and former.runs_here:  # it has the lock, where the file system knows locks
+                raise self._in_use_by(former)
             self.refuse_existing(resume)
+            if former is not None:
+                self._outlive(former)
         except InputError:
             self.release()
             raise
         for left in self.path.rglob(".*.tmp"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
+        self._heartbeat = Heartbeat(self.path, self.period)
+        self._heartbeat.start()
         self.set_state("running")
+
+    def _outlive(self, former: Beat) -> None:
+        """Says that the process which trained here is dead, once it is certain.
+
+        Raises:
+            InputError: when it lives.
+        """
+        if not former.of_this_machine and not former.stale:
+            log.info(
+                "%s: waiting up to %.0f s to see whether %s still trains in it", self.path, former.lifetime, former
+            )
+            if (alive := await_end(self.path, former)) is not None:
+                raise self._in_use_by(alive)
+        log.info("%s: taken over from a process that has ended (%s)", self.path, former)
+
+    def _in_use_by(self, beat: Beat | None) -> InputError:
+        who = "" if beat is None else f" ({beat})"
+        return InputError(
+            f"--run {self.path} is in use by another process that trains in it{who}: wait for it, stop it, or choose "
+            "another name"
+        )
+
+    def taken_by(self) -> Beat | None:
+        """The process that has taken the folder from this one; None while it is ours."""
+        return None if self._heartbeat is None else self._heartbeat.taken_by()
+
+    def check_kept(self) -> None:
+        """To be called before a checkpoint is written.
+
+        Raises:
+            StoppedError: when another process has taken the folder: this one was silent for so long that it was held
+                for dead, as a machine that was suspended.
+        """
+        if (other := self.taken_by()) is not None:
+            raise StoppedError(
+                f"--run {self.path} was taken over by another process ({other}) while this one gave no sign of life: "
+                "it goes on there, this process ends"
+            )
 
     def refuse_existing(self, resume: Resume) -> None:
         """Refuses a run that is there already, unless it may be gone on with.
@@ -110,18 +186,22 @@ class RunFolder:
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("a+")
+        _locks.add(self._lock)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self.release()
-            raise InputError(
-                f"--run {self.path} is in use by another process that trains in it: wait for it, stop it, or choose "
-                "another name"
-            ) from None
+            raise self._in_use_by(last_beat(self.path)) from None
+        except OSError as error:  # a file system without locks
+            log.info("%s: no file locks here (%s), its signs of life alone tell who trains in it", self.path, error)
 
     def release(self) -> None:
         """Lets the folder go; its lock ends with the process anyway."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
         if self._lock is not None:
+            _locks.discard(self._lock)
             self._lock.close()
             self._lock = None
 
@@ -130,23 +210,29 @@ class RunFolder:
         if self._lock is None:
             return
         if self._new and not any(self.checkpoints.iterdir()):
+            self.release()
             shutil.rmtree(self.path)
         else:
             self.set_state("interrupted")
-        self.release()
+            self.release()
 
     # --- checkpoints ---
 
-    def newest_checkpoint(self) -> Path | None:
-        """The complete checkpoint that is furthest on; damaged files are passed over."""
-        steps = {path: global_step(path) for path in sorted(self.checkpoints.glob("*.ckpt"))}
+    def survey(self) -> Survey:
+        """Reads all checkpoints; two names of one file are read once."""
+        steps: dict[Path, int | None] = {}
+        known: dict[tuple[int, int], int | None] = {}
+        for path in sorted(self.checkpoints.glob("*.ckpt")):
+            place = path.stat()
+            file = (place.st_dev, place.st_ino)
+            if file not in known:
+                known[file] = global_step(path)
+            steps[path] = known[file]
         readable = {path: step for path, step in steps.items() if step is not None}
         # last.ckpt before a best one of the same step: it was written behind it
-        return max(readable, key=lambda p: (readable[p], p.name == "last.ckpt"), default=None)
-
-    def damaged_checkpoints(self) -> list[Path]:
-        """Those that cannot be read."""
-        return [path for path in sorted(self.checkpoints.glob("*.ckpt")) if global_step(path) is None]
+        newest = max(readable, key=lambda p: (readable[p], p.name == "last.ckpt"), default=None)
+        step = 0 if newest is None else readable[newest]
+        return Survey(newest, step, [path for path in steps if path not in readable])
 
     def best_checkpoint(self) -> Path:
         """The best checkpoint of the last phase that has one.
@@ -254,32 +340,10 @@ def global_step(checkpoint: Path) -> int | None:
         return None
 
 
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _let_go() -> None:
+    """A loader's worker that outlives its killed parent must not hold the parent's lock."""
+    while _locks:
+        _locks.pop().close()
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that becomes it when all went well: fsync, replace, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """JSON, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+os.register_at_fork(after_in_child=_let_go)

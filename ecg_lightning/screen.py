@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ecg_lightning.backbones import backbone_card
 from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.data.datamodule import PTBXLDataModule
+from ecg_lightning.errors import InputError
 from ecg_lightning.post_training import PostTraining
 
 _OWN = "ecg_lightning"
@@ -101,6 +103,18 @@ class _Screen(logging.StreamHandler[TextIO]):
         pass
 
 
+class _LogFile(logging.FileHandler):
+    """A full disk must not fill the screen as well: what ends the run is said there by the run itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):  # of the lines that it could not write
+            super().close()
+
+
 class _Filter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(_HIDDEN_LINES)
@@ -109,11 +123,20 @@ class _Filter(logging.Filter):
 @rank_zero_only
 def log_to_file(path: Path) -> logging.Handler:
     """Adds the run's log file; take the handler off again with `stop_logging`."""
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in (_OWN, _LIGHTNING):
         logging.getLogger(name).addHandler(handler)
     return handler
+
+
+def note_error(handler: logging.Handler | None, error: BaseException) -> None:
+    """Writes an error that ends the fit into the log file alone: on the screen it comes at the end."""
+    if handler is not None:
+        own = isinstance(error, InputError)  # says all there is to say
+        trace = None if own else (type(error), error, error.__traceback__)
+        text = str(error) if own else f"{type(error).__name__}: {error}"
+        handler.handle(logging.LogRecord(_OWN, logging.ERROR, __file__, 0, text, None, trace))
 
 
 def stop_logging(handler: logging.Handler | None) -> None:

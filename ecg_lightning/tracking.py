@@ -1,6 +1,7 @@
 """Where a run's figures go: `metrics.csv` in the run folder always, Weights & Biases when asked for."""
 
 import csv
+import io
 import logging
 import os
 import time
@@ -14,7 +15,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ecg_lightning.metrics import Scores
-from ecg_lightning.runs import whole_file
+from ecg_lightning.whole_files import whole_file
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_WRITES = 5.0
@@ -23,16 +24,14 @@ SECONDS_BETWEEN_WRITES = 5.0
 class MetricsFile(Logger):
     """One csv row per logged step: ``step``, ``epoch`` and a column per figure, empty where it was not logged.
 
-    A resumed run goes on in the same file; `drop_after` takes out what the resume will log again.
+    A resumed run goes on in the same file, behind the rows that its checkpoint knows; `drop_after` takes out those that
+    it will log again where there is none.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+        self.rows: list[dict[str, Any]] = _rows(path.read_text()) if path.exists() else []
         self._dirty, self._written = False, float("-inf")
 
     @property
@@ -58,6 +57,21 @@ class MetricsFile(Logger):
         self.rows[-1].update(metrics)
         self._dirty = True
 
+    @property
+    def text(self) -> str:
+        """What the file holds, or will hold when it is written."""
+        names = sorted({name for row in self.rows for name in row} - {"step", "epoch"})
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, ["step", "epoch", *names], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return file.getvalue()
+
+    @rank_zero_only
+    def go_back_to(self, text: str) -> None:
+        """Takes the rows of a checkpoint for those of the file, which may know more, or be damaged."""
+        self.rows, self._dirty = _rows(text), True
+
     @rank_zero_only
     def drop_after(self, step: int) -> None:
         """Takes out the rows from ``step`` on."""
@@ -75,16 +89,9 @@ class MetricsFile(Logger):
         """Writes the file whole, where a figure is new: a checkpoint must never know more than it."""
         if not self._dirty:
             return
-        names = sorted({name for row in self.rows for name in row} - {"step", "epoch"})
-        with whole_file(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", "epoch", *names])
-            writer.writeheader()
-            writer.writerows(self.rows)
+        with whole_file(self.path) as temporary:
+            temporary.write_text(self.text)
         self._dirty, self._written = False, time.monotonic()
-
-    def write_next(self) -> None:
-        """The next `save` writes, however little time has passed."""
-        self._written = float("-inf")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -97,6 +104,10 @@ class WandbTracker(WandbLogger):
 
     Without a key it runs offline and says so; `wandb sync` uploads it later. Nothing but configs and figures is sent:
     no record, no id, no report.
+
+    Its curve is that of `metrics.csv`: each step once, whole, under its own number. A row is sent when the next one
+    begins; a resume sends what is in the file and not yet there. Offline nobody knows what a kill left of the last
+    folder, so that a resume writes the whole curve into a new one, and the older ones go to `wandb/superseded`.
 
     Args:
         project: where the run appears.
@@ -124,10 +135,37 @@ class WandbTracker(WandbLogger):
                 log.info("no Weights & Biases key: tracking offline in %s/wandb; upload with `wandb sync`", folder)
         # Lightning sets WANDB_MODE, which wandb has read already when it was asked for its key: say it to `wandb.init`
         mode: dict[str, Any] = {"mode": "offline"} if offline else {}
+        self._row: dict[str, Any] = {}
+        self._row_step: int | None = None
         super().__init__(
             project=project, entity=entity, name=name, group=group, tags=list(tags or ()), offline=offline,
             save_dir=folder, id=_kept_id(Path(folder)), resume="allow", log_model=False, **mode,
         )  # fmt: skip
+
+    @rank_zero_only
+    def go_on(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Sends the rows of `metrics.csv` that Weights & Biases lacks; before anything else of this call is logged."""
+        if self._offline and self._experiment is None:
+            _set_aside(Path(str(self.save_dir)), self.version)
+        start = self.experiment.starting_step
+        for row in rows:
+            if int(row["step"]) >= start:
+                self._send(int(row["step"]), {name: float(value) for name, value in row.items() if name != "step"})
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds the figures to the row of ``step``; the row before it is complete then, and sent."""
+        if step is None:  # a table behind the last row
+            step = self._row_step or 0
+        if self._row_step is not None and step != self._row_step:
+            self._send(self._row_step, self._row)
+            self._row = {}
+        self._row_step = step
+        self._row.update(metrics)
+
+    def _send(self, step: int, row: Mapping[str, Any]) -> None:
+        if step >= self.experiment.starting_step:
+            self.experiment.log({**row, "trainer/global_step": step}, step=step)
 
     @rank_zero_only
     def log_label_table(self, split: str, scores: Scores) -> None:
@@ -141,11 +179,35 @@ class WandbTracker(WandbLogger):
 
     @rank_zero_only
     def close(self, exit_code: int = 0) -> None:
-        """Ends the run, which wandb would leave open; a code other than 0 marks it as failed."""
+        """Ends the run, which wandb would leave open; a code other than 0 marks it as failed.
+
+        The last row of a run that will be gone on with is left to the resume: it may lack what comes at its step.
+        """
         import wandb
 
-        if wandb.run is not None:
-            wandb.finish(exit_code=exit_code)
+        if wandb.run is None:
+            return
+        if exit_code == 0 and self._row_step is not None:
+            self._send(self._row_step, self._row)
+        wandb.finish(exit_code=exit_code)
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    """Rows of the csv; those from the first on that is not whole are left out."""
+    rows: list[dict[str, Any]] = []
+    for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+        if None in row or None in row.values() or not row.get("step", "").isdigit():
+            break
+        rows.append({name: value for name, value in row.items() if value})
+    return rows
+
+
+def _set_aside(folder: Path, run_id: str | None) -> None:
+    """Moves the offline folders of former calls out of the way of `wandb sync`."""
+    for former in sorted((folder / "wandb").glob(f"offline-run-*-{run_id}")):
+        target = folder / "wandb" / "superseded" / former.name
+        target.parent.mkdir(exist_ok=True)
+        former.rename(target)
 
 
 def _has_no_key() -> bool:

@@ -5,24 +5,27 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ecg_lightning.errors import InputError
-from ecg_lightning.post_training import PostTraining
-from ecg_lightning.progress import next_position
+from ecg_lightning.checkpointing import resumed
+from ecg_lightning.disk_space import check_space, is_out_of_space, need_of, out_of_space
+from ecg_lightning.errors import InputError, StoppedError
+from ecg_lightning.memory import is_out_of_memory, out_of_memory
+from ecg_lightning.progress import Position, next_position
 from ecg_lightning.results import write_results
+from ecg_lightning.resuming import differences, refuse_past, table
 from ecg_lightning.run_cli import RunCLI, value_of
-from ecg_lightning.runs import BEST, RunFolder, State, existing_run, global_step, whole_file
-from ecg_lightning.screen import log_plan, log_to_file, set_up_screen, stop_logging
-from ecg_lightning.termination import TERMINATED
+from ecg_lightning.runs import BEST, RunFolder, State, Survey, existing_run, whole_file
+from ecg_lightning.screen import log_plan, log_to_file, note_error, set_up_screen, stop_logging
+from ecg_lightning.termination import CUT_SHORT, Interrupted, end_launched, is_of_taken_port, taken_port
 from ecg_lightning.tracking import WandbTracker
 
 log = logging.getLogger(__name__)
 
 
 def fit(arguments: Sequence[str]) -> int:
-    """Starts or continues a run; exit code 0 only when it is complete, 143 when it was terminated."""
+    """Starts or continues a run; exit code 0 only when it is complete, 128 and its number when a signal ended it."""
     set_up_screen()
     run = RunFolder(value_of("--run", arguments) or "")
     resume = value_of("--resume", arguments)
@@ -48,54 +51,106 @@ def _fit(cli: RunCLI) -> int:
     run = cli.run_folder
     handler = log_to_file(run.path / "log.txt")
     former = {path: path.read_bytes() for path in (run.config, run.environment) if path.exists()}
-    complete = False
-    try:
-        complete = _train(cli)
-    except InputError:
-        _put_back(former)
-        run.give_up()
-        raise
-    except SIGTERMException:  # a SystemExit without a code: a scheduler would take it for success
-        _set_state(run, "interrupted")
-        log.warning("terminated; go on with: ecg-lightning fit --run %s --resume auto", run.path)
-        return TERMINATED
-    except BaseException:
-        _set_state(run, "interrupted")
-        raise
-    finally:
+    code, state = 1, True
+
+    def farewell() -> None:
+        if state:
+            _set_state(run, "complete" if code == 0 else "interrupted")
         for tracker in _trackers(cli):
-            tracker.close(0 if complete else 1)
+            tracker.close(code)
         stop_logging(handler)
         run.release()
-    return 0 if complete else 1
+
+    cli.ending.last_words = farewell
+    try:
+        with cli.ending:
+            code = 0 if _train(cli) else CUT_SHORT
+    except Interrupted as end:
+        code = end.code
+    except StoppedError as error:
+        note_error(handler, error)
+        raise StoppedError(f"{error}; then go on with: {_way_on(run)}") from error
+    except InputError as error:
+        note_error(handler, error)
+        _put_back(former)
+        run.give_up()
+        state = False
+        raise
+    except BaseException as error:
+        if cli.ending.code is None:
+            note_error(handler, error)
+            raise
+        code = cli.ending.code  # the first process has ended, on a signal that came to this one as well
+    finally:
+        if code and state:
+            log.warning("%s ended before its last epoch; go on with: %s", run.path, _way_on(run))
+        if code:
+            end_launched(cli.trainer)
+        farewell()
+    return code
+
+
+def _way_on(run: RunFolder) -> str:
+    return f"ecg-lightning fit --run {run.path} --resume auto"
 
 
 def _train(cli: RunCLI) -> bool:
     """Trains to the end, or as far as the trainer's limits let it; whether it was the end."""
     run, trainer = cli.run_folder, cli.trainer
+    found = run.survey() if cli.config.resume == "auto" else Survey(None, 0, [])
+    past = None if found.newest is None else resumed(found.newest)
+    _compare_configs(cli, None if past is None else past.position)
+    _check_space(cli)
+    cli.metrics_file.drop_after(found.step)  # of a run that ended before its first checkpoint, every row
+    if past is not None and past.metrics is not None:
+        cli.metrics_file.go_back_to(past.metrics)
+    for tracker in _trackers(cli):
+        tracker.go_on(cli.metrics_file.rows)
     _write_config(cli)
-    log_plan(PostTraining.of(cli.trainer), cli.model, cli.datamodule, trainer)
-    checkpoint = run.newest_checkpoint() if cli.config.resume == "auto" else None
-    step = 0 if checkpoint is None else global_step(checkpoint) or 0
-    cli.metrics_file.drop_after(step)  # of a run that ended before its first checkpoint, every row
-    if checkpoint is not None:
-        for damaged in run.damaged_checkpoints():
-            log.warning("%s is damaged and passed over: what was trained behind the newest whole one is lost", damaged)
-        log.info("going on from %s, %d optimizer steps behind it", checkpoint, step)
+    log_plan(cli.post_training, cli.model, cli.datamodule, trainer)
+    for damaged in found.damaged:
+        log.warning("%s is damaged and passed over: what was trained behind the newest whole one is lost", damaged)
+    if found.newest is not None:
+        log.info("going on from %s, %d optimizer steps behind it", found.newest, found.step)
         cli.model.resumes = True
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=found.newest, weights_only=True)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error, trainer, cli.datamodule) from error
+        if is_out_of_space(error):
+            raise out_of_space(error, run.path) from error
+        if is_of_taken_port(error):
+            raise taken_port(error) from error
+        raise
     complete = next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)
     if complete:
         _judge_best(cli)
-    else:
-        log.warning("stopped before the end; go on with: ecg-lightning fit --run %s --resume auto", run.path)
-    _set_state(run, "complete" if complete else "interrupted")
     return complete
+
+
+@rank_zero_only
+def _check_space(cli: RunCLI) -> None:
+    check_space(cli.run_folder, need_of(cli.model, cli.post_training.probe, cli.post_training.fine_tune))
+
+
+@rank_zero_only
+def _compare_configs(cli: RunCLI, position: Position | None) -> None:
+    """Says what a resume changes, and refuses what would change the past."""
+    run = cli.run_folder
+    if cli.config.resume != "auto" or not run.config.exists():
+        return
+    cli.pin_weights()
+    was, now = (yaml.safe_load(text) for text in (run.config.read_text(), cli.run_config()))
+    changes = differences(was, now, position)
+    if changes:
+        log.info("the config of %s is changed:\n%s", run.path, table(changes))
+    refuse_past(changes)
 
 
 def _judge_best(cli: RunCLI) -> None:
     """Validates the best checkpoint of the last phase and writes its predictions."""
-    best = cli.run_folder.checkpoints / BEST[PostTraining.of(cli.trainer).last_phase]
+    best = cli.run_folder.checkpoints / BEST[cli.post_training.last_phase]
     cli.trainer.loggers = []  # the epoch's own validation has logged these figures
     cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     write_results(cli.run_folder, "val", cli.trainer, best)
@@ -160,4 +215,8 @@ def _trackers(cli: RunCLI) -> list[WandbTracker]:
 
 @rank_zero_only
 def _set_state(run: RunFolder, state: State) -> None:
-    run.set_state(state)
+    try:
+        if run.taken_by() is None:  # else it is another's to say
+            run.set_state(state)
+    except OSError as error:  # a full disk: no process lives in it, which says enough
+        log.warning("%s could not be written into %s (%s)", state, run.path, error)

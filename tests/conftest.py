@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from made_up_ptbxl import write_ptbxl
+from short_run import short_store, undisturbed  # noqa: F401
 from tiny import fresh_screen, tiny_store  # noqa: F401
 from trained_runs import filtered_run, plain_run, ptbxl  # noqa: F401
 

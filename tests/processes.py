@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
     """One thread a process, our test modules importable, nothing of a launcher around the tests."""
     path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     others = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    return {**others, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)}
+    return {**others, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", "PYTHONPATH": os.pathsep.join(path)}
 
 
 def run_cli(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -51,8 +51,12 @@ def run_cli(*arguments: str, timeout: float = 240) -> subprocess.CompletedProces
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
+        os.killpg(process.pid, signal.SIGABRT)  # each says where it stands
+        try:
+            output, _ = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
         raise AssertionError(f"still running after {timeout} s:\n{output}") from None
     return subprocess.CompletedProcess(arguments, process.returncode, output)
 

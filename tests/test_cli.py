@@ -417,7 +417,7 @@ def test_a_run_cut_short_is_no_success_and_a_refused_resume_keeps_its_config(cap
     before = (run / "config.yaml").read_text()
     code, _, err = called(capsys, "fit", "--run", run, "--resume", "auto", "--post_training.probe.epochs=2")
     assert code == 2
-    assert "post_training.probe.epochs is 2, the run was trained with 1" in err
+    assert "post_training.probe.epochs was 1, is 2 (the run has 1 epoch(s) behind it)" in err
     assert (run / "config.yaml").read_text() == before
     assert called(capsys, "fit", "--run", run, "--resume", "auto", "--trainer.max_steps=-1")[0] == 0
     assert '"complete"' in (run / "state.json").read_text()

@@ -105,7 +105,7 @@ def test_the_backbone_is_whole_on_the_disk_before_a_checkpoint_names_it(saved, m
         with pytest.raises(KeyboardInterrupt):
             saved(classifier)
     assert seen == [[FILE]]
-    assert RunFolder(tmp_path).newest_checkpoint() is None
+    assert RunFolder(tmp_path).survey().newest is None
     assert changed(state_of(classifier), read_checkpoint(saved(classifier))["state_dict"]) == []
 
 

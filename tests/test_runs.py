@@ -67,7 +67,7 @@ def test_a_released_folder_may_be_claimed_again(run):
 def test_a_folder_in_use_is_refused_even_for_a_resume(run):
     run.claim("never")
     for resume in ("never", "auto"):
-        with pytest.raises(InputError, match=r"in use by another process that trains in it: wait for it, stop it"):
+        with pytest.raises(InputError, match=r"in use by another process that trains in it \(host .*\): wait for it"):
             RunFolder(run.path).claim(resume)
 
 
@@ -154,7 +154,7 @@ def test_giving_up_keeps_a_checkpoint_that_was_written(run):
     checkpoint(run, "last.ckpt", 3)
     run.give_up()
     assert run.state == "interrupted"
-    assert run.newest_checkpoint() is not None
+    assert run.survey().newest is not None
 
 
 def test_giving_up_an_older_run_leaves_it_interrupted(run):
@@ -186,14 +186,14 @@ def test_the_newest_checkpoint_is_the_one_furthest_on(run):
     checkpoint(run, "last.ckpt", 8)
     best = checkpoint(run, "finetune-best.ckpt", 12)
     checkpoint(run, "probe-best.ckpt", 4)
-    assert run.newest_checkpoint() == best
+    assert run.survey().newest == best
 
 
 def test_of_two_checkpoints_of_one_step_last_is_the_newest(run):
     checkpoint(run, "finetune-best.ckpt", 8)
     last = checkpoint(run, "last.ckpt", 8)
     checkpoint(run, "probe-best.ckpt", 8)
-    assert run.newest_checkpoint() == last
+    assert run.survey().newest == last
 
 
 @pytest.mark.parametrize(
@@ -213,23 +213,34 @@ def test_damaged_checkpoints_are_passed_over(run, damage):
     path.write_bytes(damage(path.read_bytes()))
     best = checkpoint(run, "finetune-best.ckpt", 4)
     assert global_step(path) is None
-    assert run.newest_checkpoint() == best
-    assert run.damaged_checkpoints() == [path]
+    assert run.survey().newest == best
+    assert run.survey().damaged == [path]
 
 
 def test_a_checkpoint_that_could_run_code_is_passed_over(run):
     path = checkpoint(run, "last.ckpt", 8)
     torch.save({"global_step": 9, "danger": subprocess.Popen}, path)
-    assert run.newest_checkpoint() is None
+    assert run.survey().newest is None
 
 
 def test_a_file_without_a_step_is_no_checkpoint(run):
     torch.save({"state_dict": {}}, checkpoint(run, "last.ckpt", 8))
-    assert run.newest_checkpoint() is None
+    assert run.survey().newest is None
+
+
+def test_two_names_of_one_checkpoint_are_read_once(run, monkeypatch):
+    best = checkpoint(run, "finetune-best.ckpt", 8)
+    (run.checkpoints / "last.ckpt").hardlink_to(best)
+    checkpoint(run, "probe-best.ckpt", 4)
+    read = []
+    monkeypatch.setattr("ecg_lightning.runs.global_step", lambda path: read.append(path.name) or global_step(path))
+    survey = run.survey()
+    assert (survey.newest, survey.step, survey.damaged) == (run.checkpoints / "last.ckpt", 8, [])
+    assert read == ["finetune-best.ckpt", "probe-best.ckpt"]
 
 
 def test_a_run_without_checkpoints_has_no_newest(run):
-    assert run.newest_checkpoint() is None
+    assert run.survey().newest is None
 
 
 def test_the_best_checkpoint_is_that_of_the_last_phase_that_has_one(run):

@@ -1,5 +1,6 @@
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from tiny import NormNet, norm_net, plan, tiny_vit
 
 from ecg_lightning.backbones import STMEM, Backbone, backbone_card, base
 from ecg_lightning.classifier import ECGClassifier
-from ecg_lightning.screen import warn_of_empty_statistics, warn_of_pretraining
+from ecg_lightning.screen import log_to_file, stop_logging, warn_of_empty_statistics, warn_of_pretraining
 
 
 def warned(caplog: pytest.LogCaptureFixture, backbone: Backbone, weights: str | None) -> str:
@@ -79,3 +80,21 @@ def test_a_probe_of_batch_norms_without_statistics_is_warned_of_with_the_way_out
 )
 def test_a_probe_that_means_something_needs_no_warning(backbone, probe, caplog):
     assert warned_of_statistics(caplog, backbone(), probe=probe) == ""
+
+
+def test_a_log_on_a_full_disk_says_nothing_on_the_screen(capsys):
+    """The run itself says what ended it."""
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    handler = log_to_file(full)
+    logging.getLogger("ecg_lightning").warning("lost")
+    stop_logging(handler)
+    assert "Logging error" not in capsys.readouterr().err
+
+
+def test_a_log_still_says_what_is_wrong_with_its_messages(capsys, tmp_path):
+    handler = log_to_file(tmp_path / "log.txt")
+    handler.handle(logging.LogRecord("ecg_lightning", logging.WARNING, __file__, 0, "%d records", ("many",), None))
+    stop_logging(handler)
+    assert "Logging error" in capsys.readouterr().err

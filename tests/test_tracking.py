@@ -61,8 +61,7 @@ def test_the_file_is_not_written_behind_every_row_but_whenever_it_must_be(path):
     file.write()
     assert len(rows_of(path)) == 3
     file.log_metrics({"train/loss": 0.25}, 2)
-    file.write_next()
-    file.save()
+    file.write()
     assert rows_of(path)[2]["train/loss"] == "0.25"
     file.log_metrics({"train/loss": 0.3}, 3)
     file.finalize("success")
@@ -90,6 +89,13 @@ def test_a_file_that_was_reloaded_and_written_again_is_the_same(path):
     file.drop_after(2)
     file.save()
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize("torn", ["1,0", "1,0,0.4", "1,0,0.4,7\n2,0,0.3\n", "one,0,0.4\n", "\n"])
+def test_rows_are_read_up_to_the_first_that_is_not_whole(path, torn):
+    """A number that was cut looks like one, so that a line counts with its end alone."""
+    path.write_text("step,epoch,train/loss\n0,0,0.5\n" + torn)
+    assert MetricsFile(path).rows == [{"step": "0", "epoch": "0", "train/loss": "0.5"}]
 
 
 def test_nothing_new_is_nothing_written(path):

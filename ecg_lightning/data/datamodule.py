@@ -33,6 +33,8 @@ from ecg_lightning.signals import SignalSpec
 
 log = logging.getLogger(__name__)
 FEATURE_CHUNK = 64
+_OF_AN_EPOCH = {"batch_size", "weights", "shuffle_records"}
+"""How records are dealt out: may be another in the next epoch of a resumed run, on the same records."""
 
 
 class PTBXLDataModule(LightningDataModule):
@@ -339,12 +341,16 @@ class PTBXLDataModule(LightningDataModule):
         """Takes the position up; the next training loader starts there.
 
         Raises:
-            UsageError: in a fit, when the data is not what the position was counted in.
+            UsageError: in a fit, when the data is not what the position was counted in; between two epochs, when its
+                records are not.
         """
         if self.trainer is not None and self.trainer.state.fn != "fit":
             return
         now, then = self.identity(), state_dict["of"]
-        differing = [f"data.{name} is {now[name]}, was {then.get(name)}" for name in now if now[name] != then.get(name)]
+        fixed = now.keys() if state_dict["batch"] else now.keys() - _OF_AN_EPOCH
+        differing = [
+            f"data.{name} is {now[name]}, was {then.get(name)}" for name in sorted(fixed) if now[name] != then.get(name)
+        ]
         if differing:
             raise UsageError(
                 f"the run was trained on other batches: {'; '.join(differing)}: take it back, or start anew"

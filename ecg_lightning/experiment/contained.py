@@ -23,7 +23,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 class Stops:
     """Takes SIGTERM and Ctrl-C while a grid runs: remembers the signal, and ends what is going on.
 
-    A fit is left to Lightning, which ends it between two batches and says so by its exit code.
+    A fit is left to itself: it ends behind a checkpoint and says so by its exit code.
 
     Args:
         interrupts: whether to take Ctrl-C; a worker leaves it to the process that started it.
@@ -59,11 +59,13 @@ class Stops:
     def _terminated(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         if self.fitting and signal.getsignal(signal.SIGTERM) != self._terminated:
-            return  # Lightning called us behind its own handler
+            return  # the fit called us behind its own handler
         raise SystemExit(128 + number)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        if self.fitting and signal.getsignal(signal.SIGINT) != self._interrupted:
+            return  # the fit called us behind its own handler
         raise KeyboardInterrupt
 
 

@@ -15,7 +15,7 @@ from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.experiment.contained import Stops, contained
 from ecg_lightning.experiment.plan import Run
 from ecg_lightning.experiment.progress import add_seconds, standing_of
-from ecg_lightning.termination import TERMINATED
+from ecg_lightning.termination import CUT_SHORT, TERMINATED
 
 LOGS = "logs"
 _CUT_SHORT = "stopped before its end by a limit of the trainer"
@@ -68,7 +68,9 @@ def _fit(path: Path, arguments: Sequence[str], stops: Stops) -> Outcome:
         code = training.fit(arguments)
     finally:
         stops.fitting = False
-    return Outcome(code, {0: "", TERMINATED: "terminated"}.get(code, _CUT_SHORT))
+    return Outcome(
+        code, {0: "", TERMINATED: "terminated", CUT_SHORT: _CUT_SHORT}.get(code, f"ended by signal {code - 128}")
+    )
 
 
 def _unexpected(error: Exception, log: Path) -> Outcome:
