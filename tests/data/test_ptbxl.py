@@ -72,6 +72,7 @@ def test_a_table_cut_in_a_row_names_the_row(tiny_ptbxl):
         ({"strat_fold": "0"}, "strat_fold is '0', it must be a fold from 1 to 10"),
         ({"patient_id": ""}, "patient_id is '', it must be a whole number"),
         ({"patient_id": "12.5"}, "patient_id is '12.5', it must be a whole number"),
+        ({"patient_id": "1e300"}, "patient_id is '1e300', it must be a whole number"),
         ({"age": "old"}, "age is 'old', it must be years from 0 to 300"),
         ({"sex": "2"}, "sex is '2', it must be 0, 1 or empty"),
         ({"validated_by_human": "1"}, "validated_by_human is '1', it must be True or False"),
