@@ -76,9 +76,9 @@ def read_table(source: str | Path) -> PtbxlTable:
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}): {_FETCH}") from None
-    if missing := [name for name in _PARSERS if name not in (reader.fieldnames or ())]:
-        raise InputError(f"{path} lacks the columns {', '.join(missing)}: {_FETCH}")
     try:
+        if missing := [name for name in _PARSERS if name not in (reader.fieldnames or ())]:
+            raise InputError(f"{path} lacks the columns {', '.join(missing)}: {_FETCH}")
         columns, problems = _parse(reader)
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num} does not parse as csv ({error}): {_FETCH}") from None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import norm_net
 
 from ecg_lightning.backbones import ECGFounder, ViT, create_backbone, load_weights
 from ecg_lightning.errors import InputError
@@ -177,7 +178,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(new_format, source, target, t
 def test_a_plain_pickle_with_code_is_refused_and_not_run(protocol, target, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(RunsCode(), protocol=protocol))
-    refused(target, tmp_path / "evil.pkl", "evil.pkl")
+    refused(target, tmp_path / "evil.pkl", "evil.pkl is refused: loading it could run code")
     assert not (tmp_path / "ran_code").exists()
 
 
@@ -216,6 +217,13 @@ def test_a_tensor_that_is_no_plain_numbers_is_refused_by_name(told, source, targ
 def test_complex_numbers_in_place_of_weights_are_refused(source, target, tmp_path):
     state = source.state_dict() | {"norm.weight": torch.ones(12, dtype=torch.complex64)}
     refused(target, saved(tmp_path / "m.pth", state), "norm.weight is 12 (torch.complex64), not 12")
+    network = norm_net()
+    state = network.state_dict()
+    counter = next(name for name in state if name.endswith("num_batches_tracked"))
+    state[counter] = torch.tensor(1j)
+    refused(
+        network, saved(tmp_path / "counter.pth", state), f"{counter} is one number (torch.complex64), not one number"
+    )
 
 
 def archive_of(path: Path, pickled: bytes) -> Path:
@@ -241,10 +249,11 @@ def test_tuples_so_deep_that_python_dies_of_them_are_refused(target, tmp_path):
 
 
 def test_a_packed_archive_is_not_unpacked_into_any_amount_of_memory(source, target, tmp_path):
-    path = tmp_path / "m.pth"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("m/data.pkl", bytes(50_000_000))
-    refused(target, path, "cut off or damaged")
+    whole = saved(tmp_path / "m.pth", {name: torch.zeros_like(value) for name, value in source.state_dict().items()})
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member), zipfile.ZIP_DEFLATED)
+    refused(target, tmp_path / "packed.pth", "cut off or damaged")
 
 
 def test_more_memory_than_there_is_names_the_file_and_both_ways_out(source, target, tmp_path, monkeypatch):

@@ -51,6 +51,16 @@ def test_a_table_in_another_encoding_is_refused(tiny_ptbxl):
         read_table(tiny_ptbxl)
 
 
+@pytest.mark.parametrize("place", ["header", "row"])
+def test_a_cell_longer_than_any_names_the_line(tiny_ptbxl, place):
+    table = tiny_ptbxl / "ptbxl_database.csv"
+    lines = table.read_text().split("\n")
+    lines[place == "row"] += "x" * 200_000
+    table.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"line \d does not parse as csv \(field larger than field limit"):
+        read_table(tiny_ptbxl)
+
+
 def test_a_table_cut_in_a_row_names_the_row(tiny_ptbxl):
     table = tiny_ptbxl / "ptbxl_database.csv"
     table.write_text(table.read_text()[:-60])

@@ -180,7 +180,7 @@ def test_a_header_that_does_not_parse_is_told(record, text):
         (" 100 1000", f" 100 {'9' * 5000}"),
         (" 12 100", f" {'9' * 5000} 100"),
         ("dat 16 ", f"dat 16+{'9' * 5000} "),
-        (" 0 ", f" {'9' * 5000} "),
+        (" 0 I\n", f"{'9' * 5000} 0 I\n"),
     ],
 )
 def test_what_no_header_says_is_refused(record, old, new):

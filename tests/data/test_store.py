@@ -238,11 +238,13 @@ ODD_TABLES = {
     "likelihoods of two bytes": lambda file: replaced(file, "statements/likelihood", data=np.zeros((30, 71), "i2")),
     "signals in double precision": lambda file: replaced(file, "signals", data=np.zeros((NUM_RECORDS, 12, 200))),
     "signals of another length": lambda file: replaced(file, "signals", data=np.zeros((NUM_RECORDS, 12, 199), "<i2")),
-    "a signal without a rate": lambda file: file.attrs.modify("signal", np.bytes_(b'{"leads": []}')),
-    "a signal of leads without names": lambda file: file.attrs.modify("signal", told_signal(file, leads=[[1]] * 12)),
-    "a signal of no rate": lambda file: file.attrs.modify("signal", told_signal(file, record_rate=0)),
-    "a signal of half points": lambda file: file.attrs.modify("signal", told_signal(file, num_time_points=200.0)),
-    "a signal that is no JSON": lambda file: file.attrs.modify("signal", np.bytes_(b"{" * 9999)),
+    "a signal without a rate": lambda file: file.attrs.__setitem__("signal", np.bytes_(b'{"leads": []}')),
+    "a signal of leads without names": lambda file: file.attrs.__setitem__(
+        "signal", told_signal(file, leads=[[1]] * 12)
+    ),
+    "a signal of no rate": lambda file: file.attrs.__setitem__("signal", told_signal(file, record_rate=0)),
+    "a signal of half points": lambda file: file.attrs.__setitem__("signal", told_signal(file, num_time_points=200.0)),
+    "a signal that is no JSON": lambda file: file.attrs.__setitem__("signal", np.bytes_(b"{" * 9999)),
     "blocks of no record": lambda file: file.attrs.modify("block_records", 0),
     "no unit": lambda file: file.attrs.pop("millivolts_per_unit"),
 }
@@ -257,7 +259,7 @@ def test_a_sealed_file_that_does_not_fit_together_is_refused_with_the_way_out(pa
     with h5py.File(path, "r+") as file:
         ODD_TABLES[what](file)
     sealed(path)
-    with pytest.raises(InputError, match=r"store .*prepare --source DIR --output STORE"):
+    with pytest.raises(InputError, match=r"store .* holds what `prepare` does not write .*prepare --source DIR"):
         Store(path)
 
 
@@ -284,6 +286,14 @@ def test_a_table_that_hdf5_would_make_up_in_memory_is_refused(path):
 
 def test_a_size_whose_bytes_no_machine_counts_is_no_small_one():
     assert Layout(8, (2**40, 2**40), "|u1").end == 8 + 2**80
+
+
+@pytest.mark.parametrize("name", ["records/extra_beats", "statements/superclass"])
+def test_text_of_any_length_is_refused_since_it_does_not_lie_in_its_place(path, name):
+    with h5py.File(path, "r+") as file:
+        replaced(file, name, data=["a"] * len(file[name]), dtype=h5py.string_dtype())
+    with pytest.raises(InputError, match=rf"/{name} is not contiguous numbers or text"):
+        Store(path)
 
 
 @pytest.mark.parametrize("claimed", [1000, 2**33, 2**62])
