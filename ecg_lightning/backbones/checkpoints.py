@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ecg_lightning.backbones.base import Backbone
 from ecg_lightning.backbones.hub import local_file
+from ecg_lightning.backbones.pickles import excess_of
 from ecg_lightning.errors import InputError, joined
 
 State = dict[str, Tensor]
@@ -28,6 +29,11 @@ OWN_PREFIX = "backbone."
 
 STATE_KEYS = ("state_dict", "model")
 """Where weights lie in a training save, after the backbone's own `published_key`."""
+
+_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
 
 # Plain data that training saves hold beside the weights; none of them can run code.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -139,10 +145,16 @@ def _entries(path: Path, foreign: tuple[str, ...]) -> tuple[Any, list[str]]:
             return load_file(path), []
         if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
             return _torch_entries(path, foreign)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise _unpickling_error(path, error) from None
     except MemoryError:
-        raise
+        size = path.stat().st_size / 2**20
+        raise InputError(
+            f"{path} ({size:.0f} MiB) asks for more memory than there is: if the file is whole (--model.weights_sha256 "
+            "tells), free some or take a larger machine; else download or copy it again"
+        ) from None
     except Exception as error:  # what torch's functions raise on arguments that a damaged file gives them has no end
         raise _damaged(path) from error
     raise InputError(f"{path} is not a checkpoint: give a safetensors or a torch file")
@@ -150,10 +162,8 @@ def _entries(path: Path, foreign: tuple[str, ...]) -> tuple[Any, list[str]]:
 
 def _torch_entries(path: Path, foreign: tuple[str, ...]) -> tuple[Any, list[str]]:
     is_zip = zipfile.is_zipfile(path)
-    if is_zip:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch.load reads past a wrong checksum
-                raise zipfile.BadZipFile
+    if excess := excess_of(path):
+        raise InputError(f"{path} is refused: it asks for {excess}, which no weights need; convert it to safetensors")
     with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected pickle protocol")  # it is refused, or it loads
         unread = _foreign_classes(path, foreign) if is_zip and foreign else []
@@ -185,11 +195,36 @@ def _state_dict(backbone: Backbone, entries: Any, path: Path) -> State:
         if isinstance(entries, Mapping) and isinstance(entries.get(key), Mapping):
             entries = entries[key]
             break
-    if isinstance(entries, Mapping) and entries and all(isinstance(value, Tensor) for value in entries.values()):
+    if isinstance(entries, Mapping) and entries and all(map(_is_named_tensor, entries.items())):
+        _refuse_odd_tensors(entries, path)
         return dict(entries)
-    found = joined([str(key) for key in entries]) if isinstance(entries, Mapping) else type(entries).__name__
+    found = joined([*map(_shown, entries)]) if isinstance(entries, Mapping) else type(entries).__name__
     keys = ", ".join(dict.fromkeys(key for key in (backbone.published_key, *STATE_KEYS) if key))
     raise InputError(f"{path} holds no weights (found: {found}): give a state dict, alone or as one of {keys}")
+
+
+def _shown(key: object) -> str:
+    """Short whatever stands in the file: not all that can be a key can be written out."""
+    return key[:60] if isinstance(key, str) else type(key).__name__
+
+
+def _is_named_tensor(entry: tuple[object, object]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
+
+
+def _refuse_odd_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses tensors that cannot be looked at or copied as numbers, or that the file is too short for."""
+    kinds = {name: _odd_kind(tensor, path.stat().st_size) for name, tensor in state.items()}
+    if odd := [f"{name} is {kind}" for name, kind in kinds.items() if kind]:
+        raise InputError(f"{path} holds what is not plain weights: {joined(odd)}: save a state dict of dense tensors")
+
+
+def _odd_kind(tensor: Tensor, num_bytes: int) -> str:
+    if tensor.is_meta:
+        return "without values"
+    if tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
+        return f"{tensor.layout} of {tensor.dtype}"
+    return "larger than the file" if tensor.numel() > num_bytes else ""
 
 
 def _placed(backbone: Backbone, state: State, path: Path) -> tuple[State, list[str]]:
@@ -249,8 +284,8 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
     return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
-def _kind(tensor: Tensor) -> tuple[bool, torch.Size]:
-    return tensor.is_floating_point(), tensor.shape
+def _kind(tensor: Tensor) -> tuple[bool, bool, torch.Size]:
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.shape
 
 
 def _shape(tensor: Tensor) -> str:

@@ -6,6 +6,7 @@ included (Strodthoff et al. 2020): PTB-XL writes 0 where the likelihood is unkno
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -129,14 +130,20 @@ def read_statements(csv_path: str | Path) -> Statements:
             f"{path} does not exist, PTB-XL ships it beside ptbxl_database.csv: copy it there, "
             "or fetch PTB-XL with `ecg-lightning download --output DIR` (https://physionet.org/content/ptb-xl/1.0.3/)"
         )
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        code_column, *columns = reader.fieldnames or [""]
-        if missing := [name for name in _COLUMNS if name not in columns]:
-            raise InputError(f"{path} lacks the columns {', '.join(missing)}: take the file that ships with PTB-XL")
-        rows = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            code_column, *columns = reader.fieldnames or [""]
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a csv in UTF-8 ({error}): take the file that ships with PTB-XL") from None
+    if missing := [name for name in _COLUMNS if name not in columns]:
+        raise InputError(f"{path} lacks the columns {', '.join(missing)}: take the file that ships with PTB-XL")
+    if cut := [row for row in rows if None in [row[name] for name in (code_column, *_COLUMNS)]]:
+        code = cut[0][code_column]
+        raise InputError(f"{path}: cells are missing at the end of {code}; take the file that ships with PTB-XL")
     codes = [row[code_column].strip() for row in rows]
-    problems = [f"code {code} stands twice" for code in sorted({code for code in codes if codes.count(code) > 1})]
+    problems = [f"code {code} stands twice" for code, number in sorted(Counter(codes).items()) if number > 1]
     problems += [
         f"{row[code_column]}: column {kind} holds {row[kind]!r}, 1.0 or nothing is known"
         for row in rows

@@ -76,9 +76,12 @@ def read_table(source: str | Path) -> PtbxlTable:
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}): {_FETCH}") from None
-    if missing := [name for name in _PARSERS if name not in (reader.fieldnames or ())]:
-        raise InputError(f"{path} lacks the columns {', '.join(missing)}: {_FETCH}")
-    columns, problems = _parse(reader)
+    try:
+        if missing := [name for name in _PARSERS if name not in (reader.fieldnames or ())]:
+            raise InputError(f"{path} lacks the columns {', '.join(missing)}: {_FETCH}")
+        columns, problems = _parse(reader)
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num} does not parse as csv ({error}): {_FETCH}") from None
     likelihood, more = _likelihood(columns.pop("scp_codes"), columns["line"], statements)
     problems += more + _twice(columns) + _patients_in_two_folds(columns)
     if problems or not columns["line"]:
@@ -95,7 +98,7 @@ def read_table(source: str | Path) -> PtbxlTable:
 
 def _whole(text: str) -> int:
     number = float(text)
-    if not number.is_integer():
+    if not number.is_integer() or abs(number) > 2**53:  # beyond it a float is no longer one whole number
         raise ValueError
     return int(number)
 

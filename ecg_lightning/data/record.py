@@ -23,8 +23,11 @@ MILLIVOLTS_PER_UNIT = 0.001
 MAX_VALUES = 2**28
 """Values (leads x time points) of the longest record that is read: 12 leads of 500 Hz over twelve hours, 2 GiB."""
 
-_RECORD_LINE = re.compile(r"[\w.-]+ (\d+) (\d+(?:\.\d+)?) (\d+)(?: .*)?")
-_LEAD_LINE = re.compile(r"([^\s/]+) 16(?:x1)?(?:\+(\d+))? 1000(?:\.0+)?(?:\(0\))?/mV \d+ 0 -?\d+ (-?\d+) 0 (\S.*)")
+# No number of more digits than any header has: Python converts none of thousands.
+_RECORD_LINE = re.compile(r"[\w.-]+ (\d{1,9}) (\d{1,9}(?:\.\d{1,20})?) (\d{1,12})(?: .*)?")
+_LEAD_LINE = re.compile(
+    r"([^\s/]+) 16(?:x1)?(?:\+(\d{1,9}))? 1000(?:\.0+)?(?:\(0\))?/mV \d+ 0 -?\d+ (-?\d{1,9}) 0 (\S.*)"
+)
 _MISSING = -32768
 _MILLIVOLTS = {"mV": 1.0, "uV": 0.001, "µV": 0.001, "V": 1000.0}
 _FETCH = (
@@ -118,6 +121,7 @@ def _plain_header(text: str) -> _Header | None:
         first is None
         or not len(rest) == len(lines) - 1 == int(first[1]) > 0
         or len({match.group(1, 2) for match in rest}) > 1
+        or rest[0][1] in (".", "..")
     ):
         return None
     leads, checksums = tuple(match[4] for match in rest), tuple(int(match[3]) for match in rest)
@@ -161,14 +165,14 @@ def _read_plain(path: Path, header: _Header) -> NDArray[np.int16]:
 
 def _read_format_16(file: Path, header: _Header) -> NDArray[np.int16]:
     """The file's values (time, lead), as many as its header says."""
+    expected = header.offset + header.num_time_points * len(header.leads) * 2
     try:
-        values = np.fromfile(file, "<i2", offset=header.offset)
+        size = file.stat().st_size
+        values = np.fromfile(file, "<i2", offset=header.offset) if size == expected else np.zeros(0, "<i2")
     except FileNotFoundError:
         raise InputError(f"{file} does not exist, its header does: {_FETCH}") from None
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): mend its permissions, or {_FETCH}") from error
-    expected = header.offset + header.num_time_points * len(header.leads) * 2
-    size = file.stat().st_size
     if size != expected:
         kind = "is cut" if size < expected else "is too long"
         raise InputError(f"{file} {kind}: {size} bytes, its header says {expected}: {_FETCH}")

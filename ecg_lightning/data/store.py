@@ -17,7 +17,10 @@ from ecg_lightning.data.store_format import (
     decoded,
     read_contents,
     stored_signal,
+    unlike,
 )
+from ecg_lightning.data.store_shape import check_shapes
+from ecg_lightning.errors import InputError
 
 CHECKED_AT_OPENING = 16
 """Blocks up to which all are checked at opening (65,536 records: milliseconds); later ones when they are first read."""
@@ -46,6 +49,17 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._contents = read_contents(self.path)
+        try:
+            self._interpret()
+        except InputError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise unlike(self.path, f"{type(error).__name__}: {error}") from error
+        self._checked = bytearray(len(self.blocks))
+        if len(self.blocks) <= CHECKED_AT_OPENING:
+            self._check(0, self.num_records)
+
+    def _interpret(self) -> None:
         self.attributes = self._contents.attributes
         self.stored = stored_signal(self._contents)
         self.millivolts_per_unit = float(self.attributes["millivolts_per_unit"])
@@ -55,10 +69,8 @@ class Store:
         self.blocks = self._contents.blocks
         self.statements = Statements.from_columns(self._contents.group("statements"))
         self._index = self._contents.group("index")
+        check_shapes(self.path, self._contents, len(self.statements.codes), len(self.statements.tasks))
         self.folds: tuple[int, ...] = tuple(self._index["folds"].tolist())
-        self._checked = bytearray(len(self.blocks))
-        if len(self.blocks) <= CHECKED_AT_OPENING:
-            self._check(0, self.num_records)
 
     def signals(self) -> "np.memmap[Any, np.dtype[Any]]":
         """The signals (record, lead, time), read-only; times `millivolts_per_unit` they are mV.

@@ -8,6 +8,7 @@ and all else that is not signal. So a store opens at once however many records i
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ class Layout:
     @property
     def end(self) -> int:
         """The byte behind the last."""
-        return self.offset + int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return self.offset + math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def read(self, path: Path, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start`` to ``stop``, without h5py."""
         dtype, row = np.dtype(self.dtype), self.shape[1:]
-        width = int(np.prod(row, dtype=np.int64))
+        width = math.prod(row)
         offset = self.offset + start * width * dtype.itemsize
         values: NDArray[Any] = np.fromfile(path, dtype, (stop - start) * width, offset=offset)
         return values.reshape(stop - start, *row)
@@ -145,6 +146,7 @@ def contents_of(file: Any) -> Contents:
             if group == "records" or full == LIKELIHOOD:
                 layouts[full] = _layout(dataset)
             else:
+                _layout(dataset)  # for its checks
                 tables[full] = dataset[()]
     attributes = {
         name: value.decode() if isinstance(value, bytes) else value.item() for name, value in file.attrs.items()
@@ -153,8 +155,12 @@ def contents_of(file: Any) -> Contents:
 
 
 def _layout(dataset: Any) -> Layout:
-    offset = dataset.id.get_offset() or 0  # None: HDF5 gives no room to the likelihoods of a source without statements
-    return Layout(int(offset), tuple(dataset.shape), dataset.dtype.str)
+    offset = dataset.id.get_offset()  # None: HDF5 gives no room to the likelihoods of a source without statements
+    layout = Layout(int(offset or 0), tuple(dataset.shape), dataset.dtype.str)
+    # In pieces, packed or unwritten it may claim any size: HDF5 would make it up in memory.
+    if dataset.dtype.kind not in "biufS" or (offset is None and 0 not in layout.shape):
+        raise ValueError(f"{dataset.name} is not contiguous numbers or text")
+    return layout
 
 
 def _check(path: Path, contents: Contents) -> None:
@@ -170,6 +176,11 @@ def _check(path: Path, contents: Contents) -> None:
         raise InputError(
             f"store {path} is cut: {path.stat().st_size} bytes, its data end at {end}: copy it anew, or {_REMAKE}"
         )
+
+
+def unlike(path: Path, what: str) -> InputError:
+    """The error for a file that is sealed and holds what no store does."""
+    return InputError(f"store {path} holds what `prepare` does not write ({what}): {_REMAKE}")
 
 
 def changed(path: Path) -> InputError:
@@ -199,11 +210,23 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def stored_signal(contents: Contents) -> StoredSignal:
-    """What the signals are."""
+    """What the signals are.
+
+    Raises:
+        ValueError: for what describes no signal.
+    """
     fields = json.loads(contents.attributes["signal"])
-    return StoredSignal(
+    signal = StoredSignal(
         record_rate=fields["record_rate"],
         leads=tuple(fields["leads"]),
         num_time_points=fields["num_time_points"],
         chain=chain_from_json(json.dumps(fields["chain"])),
     )
+    if not (
+        all(isinstance(lead, str) for lead in signal.leads)
+        and isinstance(signal.num_time_points, int)
+        and 0 < signal.record_rate < math.inf
+        and 0 < signal.sampling_rate < math.inf
+    ):
+        raise ValueError(f"signal is {str(fields)[:200]}")
+    return signal

@@ -1,6 +1,7 @@
 """The excerpt of PTB-XL: one compressed file in the package, and the tree that it holds."""
 
 import lzma
+import shutil
 import tarfile
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -42,6 +43,21 @@ def unpack(archive: Path, folder: Path) -> None:
                     raise InputError(
                         f"{archive}: {member.name} is neither a file nor a folder: install ecg-lightning anew"
                     )
-                tar.extract(member, folder, filter="data")
+                _extract(tar, member, folder)
     except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise InputError(f"{archive} is damaged ({error}): install ecg-lightning anew") from error
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """As ``tar.extract(member, folder, filter="data")``, which Python has not before 3.11.4."""
+    place = (folder / member.name).resolve()
+    if not place.is_relative_to(folder.resolve()):
+        raise tarfile.ExtractError(f"{member.name} would lie outside {folder}")
+    if member.isdir():
+        place.mkdir(parents=True, exist_ok=True)
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    content = tar.extractfile(member)
+    assert content is not None  # a file
+    with content, place.open("wb") as file:
+        shutil.copyfileobj(content, file)

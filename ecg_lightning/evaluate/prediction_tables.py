@@ -11,6 +11,7 @@ where ``ids`` has the columns record_id and patient_id. A set in which every rec
 """
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,16 +88,17 @@ def _label_names(path: Path, header: Sequence[str]) -> tuple[str, ...]:
     """The labels in the order of their ``p:`` columns."""
     names = [column[2:] for column in header if column.startswith("p:")]
     truths = [column[2:] for column in header if column.startswith("y:")]
+    with_truth, with_probability = set(truths), set(names)
     known = {*_IDS, "fold", *(f"p:{name}" for name in names), *(f"y:{name}" for name in truths)}
     problems = [f"column {name} is missing" for name in _IDS if name not in header]
-    problems += [f"column y:{name} is missing beside p:{name}" for name in names if name not in truths]
-    problems += [f"column p:{name} is missing beside y:{name}" for name in truths if name not in names]
+    problems += [f"column y:{name} is missing beside p:{name}" for name in names if name not in with_truth]
+    problems += [f"column p:{name} is missing beside y:{name}" for name in truths if name not in with_probability]
     problems += [
         f"column {name} is none of record_id, patient_id, fold, p:LABEL, y:LABEL"
         for name in header
         if name not in known
     ]
-    problems += [f"column {name} stands twice" for name in sorted({n for n in header if list(header).count(n) > 1})]
+    problems += [f"column {name} stands twice" for name, number in sorted(Counter(header).items()) if number > 1]
     if not names and not truths:
         problems.append("no label: for each give p:LABEL (probability) and y:LABEL (0, 1, or empty where unknown)")
     if problems:

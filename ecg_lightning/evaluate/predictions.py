@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,14 @@ from ecg_lightning.errors import InputError, joined
 from ecg_lightning.runs import whole_file
 
 KEYS = ("record_id", "patient_id", "fold", "probabilities", "labels", "label_names", "meta")
+MAX_BYTES = 2**31
+"""Of the arrays of a file, unpacked: a few megabytes can claim as many gigabytes."""
+_KINDS = {
+    **dict.fromkeys(("record_id", "patient_id"), ("iuU", "whole numbers or text")),
+    **dict.fromkeys(("fold", "store"), ("iu", "whole numbers")),
+    "labels": ("biuf", "numbers"),
+}
+"""NumPy's kinds of the columns, and how a message names them."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +86,24 @@ class Predictions:
 def _read_npz(path: str | Path) -> dict[str, Any]:
     try:
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            _check_size(file.zip)
             content: dict[str, Any] = {key: file[key] for key in KEYS}
             content["store"] = file.get("store", None)
             content["meta"] = json.loads(str(content["meta"]))
+            content["label_names"] = tuple(map(str, np.atleast_1d(content["label_names"]).tolist()))
+            for key in ("record_id", "patient_id"):
+                content[key].tolist()  # text of code points that are none is told here
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: write it with `ecg-lightning test --run RUN`") from None
-    except (KeyError, ValueError, OSError, EOFError, TypeError, BadZipFile) as error:
+    except Exception as error:  # of a damaged archive zipfile, zlib and numpy raise nearly every type
         said = str(error).partition(" If you trust")[0]  # NumPy's advice to load it unsafely is not ours
         raise InputError(f"{path} is not a predictions file ({said}); it must be an npz with {KEYS}") from None
-    return {**content, "label_names": tuple(map(str, np.atleast_1d(content["label_names"])))}
+    return content
+
+
+def _check_size(archive: ZipFile) -> None:
+    if (size := sum(member.file_size for member in archive.infolist())) > MAX_BYTES:
+        raise ValueError(f"it claims {size / 2**20:.1f} MiB of arrays, at most {MAX_BYTES / 2**20:g} MiB are read")
 
 
 def problems_of(content: Mapping[str, Any]) -> list[str]:
@@ -101,11 +118,16 @@ def problems_of(content: Mapping[str, Any]) -> list[str]:
         return [f"probabilities is {got}, it must be floating point of shape (record, label), neither of them 0"]
     num_records, num_labels = probabilities.shape
     shapes = {"labels": (num_records, num_labels), "label_names": (num_labels,)}
-    shapes |= dict.fromkeys(("record_id", "patient_id", "fold"), (num_records,))
+    shapes |= dict.fromkeys(("record_id", "patient_id", "fold", "store"), (num_records,))
     problems = [
         f"{key} has shape {np.shape(content[key])}, probabilities ask for {shape}"
         for key, shape in shapes.items()
-        if np.shape(content[key]) != shape
+        if content.get(key) is not None and np.shape(content[key]) != shape
+    ]
+    problems += [
+        f"{key} is of type {np.asarray(content[key]).dtype}, it must be {rule}"
+        for key, (kinds, rule) in _KINDS.items()
+        if content.get(key) is not None and np.asarray(content[key]).dtype.kind not in kinds
     ]
     if problems:
         return problems
@@ -118,20 +140,10 @@ def problems_of(content: Mapping[str, Any]) -> list[str]:
         )
     if values := sorted(set(np.unique(labels).tolist()) - {0, 1, 255}):
         problems.append(f"labels hold {', '.join(map(str, values[:5]))}, they must be 0, 1, or 255 where unknown")
-    if twice := sorted({name for name in names.tolist() if names.tolist().count(name) > 1}):
+    if twice := sorted(name for name, number in Counter(names.tolist()).items() if number > 1):
         problems.append(f"label_names holds {', '.join(twice)} more than once")
     if not isinstance(content["meta"], dict):
         problems.append(f"meta is {content['meta']!r}, it must be a JSON object, such as {{}}")
-    return problems + _problems_of_records(content)
-
-
-def _problems_of_records(content: Mapping[str, Any]) -> list[str]:
-    kinds = {key: np.asarray(content[key]).dtype for key in ("record_id", "patient_id")}
-    problems = [
-        f"{key} is of type {kind}, it must be whole numbers or text"
-        for key, kind in kinds.items()
-        if kind.kind not in "iuU"
-    ]
     keys = record_keys(content["record_id"], content.get("store"))
     if twice := [str(record) for record, number in Counter(keys).items() if number > 1]:
         problems.append(

@@ -3,12 +3,15 @@ import logging
 import os
 import pickle
 import re
+import resource
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import norm_net
 
 from ecg_lightning.backbones import ECGFounder, ViT, create_backbone, load_weights
 from ecg_lightning.errors import InputError
@@ -175,13 +178,91 @@ def test_a_pickle_with_code_is_refused_and_not_run(new_format, source, target, t
 def test_a_plain_pickle_with_code_is_refused_and_not_run(protocol, target, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(RunsCode(), protocol=protocol))
-    refused(target, tmp_path / "evil.pkl", "evil.pkl")
+    refused(target, tmp_path / "evil.pkl", "evil.pkl is refused: loading it could run code")
     assert not (tmp_path / "ran_code").exists()
 
 
 @pytest.mark.parametrize("contents", [{}, [1, 2], {"epoch": 3}, {"state_dict": {}}, {"model": {"a": "text"}}])
 def test_a_checkpoint_without_weights_is_refused_with_what_it_holds(contents, target, tmp_path):
     refused(target, saved(tmp_path / "none.pth", contents), "holds no weights (found: ", "one of model, state_dict")
+
+
+def test_contents_with_keys_of_any_kind_are_told_without_being_written_out(target, tmp_path):
+    contents = {("a",): 1, 7: 2, "x" * 500: 3}
+    message = refused(target, saved(tmp_path / "odd.pth", contents), "(found: tuple; int; xxx")
+    assert len(message) < 500
+    deep = b"\x80\x02})" + b"\x85" * 20_000 + b"K\x01s."
+    refused(target, archive_of(tmp_path / "deep.pth", deep), "(found: tuple)")
+
+
+def test_weights_under_a_number_are_no_weights(source, target, tmp_path):
+    refused(target, saved(tmp_path / "m.pth", {**source.state_dict(), 7: torch.zeros(1)}), "holds no weights (found: ")
+
+
+UNUSUAL = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "float8_e4m3fn": lambda tensor: tensor.to(torch.float8_e4m3fn),
+    "without values": lambda tensor: tensor.to("meta"),
+    "larger than the file": lambda tensor: torch.zeros(1).expand(10**12),
+}
+
+
+@pytest.mark.parametrize("told", UNUSUAL)
+def test_a_tensor_that_is_no_plain_numbers_is_refused_by_name(told, source, target, tmp_path):
+    state = source.state_dict()
+    state["norm.weight"] = UNUSUAL[told](state["norm.weight"])
+    refused(target, saved(tmp_path / "m.pth", state), "holds what is not plain weights: norm.weight is ", told, "dense")
+
+
+def test_complex_numbers_in_place_of_weights_are_refused(source, target, tmp_path):
+    state = source.state_dict() | {"norm.weight": torch.ones(12, dtype=torch.complex64)}
+    refused(target, saved(tmp_path / "m.pth", state), "norm.weight is 12 (torch.complex64), not 12")
+    network = norm_net()
+    state = network.state_dict()
+    counter = next(name for name in state if name.endswith("num_batches_tracked"))
+    state[counter] = torch.tensor(1j)
+    refused(
+        network, saved(tmp_path / "counter.pth", state), f"{counter} is one number (torch.complex64), not one number"
+    )
+
+
+def archive_of(path: Path, pickled: bytes) -> Path:
+    """A torch file whose contents are this pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {"data.pkl": pickled, "version": b"3\n", "byteorder": b"little"}.items():
+            archive.writestr(f"m/{name}", content)
+    return path
+
+
+@pytest.mark.parametrize("module", ["builtins", "__builtin__"])
+def test_a_file_that_makes_memory_of_a_number_is_refused(module, target, tmp_path):
+    gibibytes = (3 << 30).to_bytes(8, "little")
+    pickled = b"\x80\x02c%s\nbytearray\n\x8a\x08%s\x85R." % (module.encode(), gibibytes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(target, archive_of(tmp_path / "m.pth", pickled), "it asks for a bytearray", "convert it to safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_tuples_so_deep_that_python_dies_of_them_are_refused(target, tmp_path):
+    pickled = b"\x80\x02})" + b"\x85" * 3_000_000 + b"K\x01s."
+    refused(target, archive_of(tmp_path / "m.pth", pickled), "it asks for more than 50000 tuples")
+
+
+def test_a_packed_archive_is_not_unpacked_into_any_amount_of_memory(source, target, tmp_path):
+    whole = saved(tmp_path / "m.pth", {name: torch.zeros_like(value) for name, value in source.state_dict().items()})
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member), zipfile.ZIP_DEFLATED)
+    refused(target, tmp_path / "packed.pth", "cut off or damaged")
+
+
+def test_more_memory_than_there_is_names_the_file_and_both_ways_out(source, target, tmp_path, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    path = saved(tmp_path / "m.pth", source.state_dict())
+    monkeypatch.setattr("torch.load", load)
+    refused(target, path, "m.pth (0 MiB) asks for more memory than there is", "weights_sha256", "copy it again")
 
 
 def test_another_networks_file_is_refused(target, tmp_path):

@@ -212,10 +212,17 @@ def test_missing_statements_say_where_they_come_from(tmp_path):
         (",diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\n" + "SR,,,1.0,,\n" * 2, "SR stands twice"),
         (",diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\nSR,,,yes,,\n", "column rhythm holds 'yes'"),
         (",diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\n", "it has no rows"),
+        (",diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\nSR,,,1.0,\n", "missing at the end of SR"),
+        (
+            ",a,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass,\nSR,,,,1.0,,\n",
+            "missing at the end of None",
+        ),
+        (f"{'x' * 200_000},form\n", "is not a csv in UTF-8 .*field larger"),
+        ("\udcff", "is not a csv in UTF-8 .*invalid start byte"),
     ],
 )
 def test_damaged_statements_are_named(tmp_path, text, message):
-    (tmp_path / "scp_statements.csv").write_text(text)
+    (tmp_path / "scp_statements.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(InputError, match=message) as told:
         read_statements(tmp_path / "scp_statements.csv")
     assert "take the file that ships with PTB-XL" in str(told.value)

@@ -51,6 +51,16 @@ def test_a_table_in_another_encoding_is_refused(tiny_ptbxl):
         read_table(tiny_ptbxl)
 
 
+@pytest.mark.parametrize("place", ["header", "row"])
+def test_a_cell_longer_than_any_names_the_line(tiny_ptbxl, place):
+    table = tiny_ptbxl / "ptbxl_database.csv"
+    lines = table.read_text().split("\n")
+    lines[place == "row"] += "x" * 200_000
+    table.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"line \d does not parse as csv \(field larger than field limit"):
+        read_table(tiny_ptbxl)
+
+
 def test_a_table_cut_in_a_row_names_the_row(tiny_ptbxl):
     table = tiny_ptbxl / "ptbxl_database.csv"
     table.write_text(table.read_text()[:-60])
@@ -72,6 +82,7 @@ def test_a_table_cut_in_a_row_names_the_row(tiny_ptbxl):
         ({"strat_fold": "0"}, "strat_fold is '0', it must be a fold from 1 to 10"),
         ({"patient_id": ""}, "patient_id is '', it must be a whole number"),
         ({"patient_id": "12.5"}, "patient_id is '12.5', it must be a whole number"),
+        ({"patient_id": "1e300"}, "patient_id is '1e300', it must be a whole number"),
         ({"age": "old"}, "age is 'old', it must be years from 0 to 300"),
         ({"sex": "2"}, "sex is '2', it must be 0, 1 or empty"),
         ({"validated_by_human": "1"}, "validated_by_human is '1', it must be True or False"),

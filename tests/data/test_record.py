@@ -172,6 +172,32 @@ def test_a_header_that_does_not_parse_is_told(record, text):
         read(record)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("00017_lr.dat", "."),
+        ("00017_lr.dat", ".."),
+        (" 100 1000", f" 100 {'9' * 5000}"),
+        (" 12 100", f" {'9' * 5000} 100"),
+        ("dat 16 ", f"dat 16+{'9' * 5000} "),
+        (" 0 I\n", f"{'9' * 5000} 0 I\n"),
+    ],
+)
+def test_what_no_header_says_is_refused(record, old, new):
+    file = record.with_name("00017_lr.hea")
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(InputError, match="00017_lr"):
+        read(record)
+    assert header_length(record) is None or old != " 100 1000"
+
+
+def test_a_file_longer_than_its_header_says_is_refused_without_being_read(record):
+    with record.with_name("00017_lr.dat").open("ab") as file:
+        file.truncate(1 << 40)  # a hole: nothing of it is on the disk
+    with pytest.raises(InputError, match=r"is too long: 1099511627776 bytes"):
+        read(record)
+
+
 def test_a_record_without_time_points_is_told(record):
     change_header(record, "00017_lr 12 100 1000", "00017_lr 12 100 0")
     with pytest.raises(InputError, match="00017_lr"):

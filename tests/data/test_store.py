@@ -1,5 +1,8 @@
 import hashlib
+import json
 import pickle
+import resource
+import struct
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 from ecg_lightning.chains import Bandpass
 from ecg_lightning.data.labels import ABSENT, read_statements
 from ecg_lightning.data.store import Store, checksums
+from ecg_lightning.data.store_format import Layout, contents_of, tables_sha256
 from ecg_lightning.data.store_writing import create_store, finish_store
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import LEADS_12, StoredSignal
@@ -206,3 +210,97 @@ def test_a_flipped_bit_in_the_signals_is_found_by_verify_and_named(path):
     assert Store(path).verify() == []
     flip(path, offset_of(path, "signals") + 12 * 200 * 2 * 4 + 99)
     assert Store(path).verify() == ["ecg_id 5"]
+
+
+# --- sealed with a hash that holds, and no store all the same ---
+
+
+def sealed(path):
+    """Gives the file the hash over what it holds now, as only somebody does who means to."""
+    with h5py.File(path, "r+") as file:
+        file.attrs.modify("sha256", np.bytes_(tables_sha256(contents_of(file))))
+
+
+def replaced(file, name, **how):
+    del file[name]
+    file.create_dataset(name, **how)
+
+
+ODD_TABLES = {
+    "a statement that is no text": lambda file: replaced(file, "statements/codes", data=np.full(71, b"\xff", "S1")),
+    "fewer statements": lambda file: replaced(file, "statements/codes", data=file["statements/codes"][:70]),
+    "fewer ids": lambda file: replaced(file, "records/ecg_id", data=np.arange(NUM_RECORDS - 1)),
+    "ids that are text": lambda file: replaced(file, "records/ecg_id", data=np.full(NUM_RECORDS, b"1")),
+    "no folds": lambda file: file["records"].pop("strat_fold"),
+    "no tasks": lambda file: file["statements"].pop("task_names"),
+    "no index": lambda file: file["index"].pop("counts"),
+    "an index of other folds": lambda file: replaced(file, "index/folds", data=np.arange(3)),
+    "likelihoods of two bytes": lambda file: replaced(file, "statements/likelihood", data=np.zeros((30, 71), "i2")),
+    "signals in double precision": lambda file: replaced(file, "signals", data=np.zeros((NUM_RECORDS, 12, 200))),
+    "signals of another length": lambda file: replaced(file, "signals", data=np.zeros((NUM_RECORDS, 12, 199), "<i2")),
+    "a signal without a rate": lambda file: file.attrs.__setitem__("signal", np.bytes_(b'{"leads": []}')),
+    "a signal of leads without names": lambda file: file.attrs.__setitem__(
+        "signal", told_signal(file, leads=[[1]] * 12)
+    ),
+    "a signal of no rate": lambda file: file.attrs.__setitem__("signal", told_signal(file, record_rate=0)),
+    "a signal of half points": lambda file: file.attrs.__setitem__("signal", told_signal(file, num_time_points=200.0)),
+    "a signal that is no JSON": lambda file: file.attrs.__setitem__("signal", np.bytes_(b"{" * 9999)),
+    "blocks of no record": lambda file: file.attrs.modify("block_records", 0),
+    "no unit": lambda file: file.attrs.pop("millivolts_per_unit"),
+}
+
+
+def told_signal(file, **changes):
+    return np.bytes_(json.dumps({**json.loads(file.attrs["signal"]), **changes}).encode())
+
+
+@pytest.mark.parametrize("what", ODD_TABLES)
+def test_a_sealed_file_that_does_not_fit_together_is_refused_with_the_way_out(path, what):
+    with h5py.File(path, "r+") as file:
+        ODD_TABLES[what](file)
+    sealed(path)
+    with pytest.raises(InputError, match=r"store .* holds what `prepare` does not write .*prepare --source DIR"):
+        Store(path)
+
+
+def test_all_data_sets_that_do_not_fit_are_named_together(path):
+    with h5py.File(path, "r+") as file:
+        ODD_TABLES["fewer ids"](file)
+        ODD_TABLES["no folds"](file)
+        ODD_TABLES["likelihoods of two bytes"](file)
+    sealed(path)
+    with pytest.raises(InputError) as told:
+        Store(path)
+    for problem in ("records/strat_fold is missing", "records/ecg_id has shape (29,), not (30,)", "is of type int16"):
+        assert problem in str(told.value)
+
+
+def test_a_table_that_hdf5_would_make_up_in_memory_is_refused(path):
+    with h5py.File(path, "r+") as file:
+        replaced(file, "index/counts", shape=(2**31, 4), dtype="<i4", chunks=(64, 4))  # nothing of it is written
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=r"/index/counts is not contiguous numbers or text.*prepare --source DIR"):
+        Store(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_a_size_whose_bytes_no_machine_counts_is_no_small_one():
+    assert Layout(8, (2**40, 2**40), "|u1").end == 8 + 2**80
+
+
+@pytest.mark.parametrize("name", ["records/extra_beats", "statements/superclass"])
+def test_text_of_any_length_is_refused_since_it_does_not_lie_in_its_place(path, name):
+    with h5py.File(path, "r+") as file:
+        replaced(file, name, data=["a"] * len(file[name]), dtype=h5py.string_dtype())
+    with pytest.raises(InputError, match=rf"/{name} is not contiguous numbers or text"):
+        Store(path)
+
+
+@pytest.mark.parametrize("claimed", [1000, 2**33, 2**62])
+def test_a_size_that_the_file_cannot_hold_is_refused(path, claimed):
+    counts = struct.pack("<3Q", 7, 1, 10)  # the shape of index/counts, as it stands in the file
+    content = path.read_bytes()
+    assert counts in content
+    path.write_bytes(content.replace(counts, struct.pack("<3Q", claimed, 1, 10)))
+    with pytest.raises(InputError, match=r"is not a store, or damaged .*prepare --source DIR"):
+        Store(path)

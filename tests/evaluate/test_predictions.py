@@ -46,6 +46,11 @@ def test_a_file_of_others_may_have_names_for_records_and_double_precision(tmp_pa
         ({"record_id": np.array([1, 2, 2, 3])}, r"1 record\(s\) stand more than once, such as record_id 2"),
         ({"label_names": np.array(["a", "b", "a", "c", "d"])}, r"label_names holds a more than once"),
         ({"meta": np.array("[1]")}, r"meta is \[1\], it must be a JSON object"),
+        ({"labels": np.zeros((4, 5), complex)}, r"labels is of type complex128, it must be numbers"),
+        ({"labels": np.zeros((4, 5), "U1")}, r"labels is of type <U1, it must be numbers"),
+        ({"fold": np.zeros(4, "U1")}, r"fold is of type <U1, it must be whole numbers"),
+        ({"store": np.int16(0)}, r"store has shape \(\), probabilities ask for \(4,\)"),
+        ({"store": np.zeros(4)}, r"store is of type float64, it must be whole numbers"),
     ],
 )  # fmt: skip
 def test_arrays_that_break_a_rule_are_refused_by_file_and_key(tmp_path, change, message):
@@ -66,6 +71,14 @@ def test_what_is_no_predictions_file_is_refused_with_what_it_must_be(tmp_path, d
     path.write_bytes({"empty": b"", "text": b"a,b\n1,2\n", "half": whole[: len(whole) // 2]}.get(damage, whole))
     with pytest.raises(InputError, match=r"mine\.npz is not a predictions file .*it must be an npz with \('record_id'"):
         Predictions.load(path)
+
+
+def test_arrays_that_unpack_into_more_than_is_read_are_refused_before_that(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "mine.npz", **content_of(predicted(4)) | {"labels": np.zeros(1 << 24, np.uint8)})
+    monkeypatch.setattr("ecg_lightning.evaluate.predictions.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", None)
+    with pytest.raises(InputError, match=r"it claims 16\.0 MiB of arrays, at most 1 MiB are read"):
+        Predictions.load(tmp_path / "mine.npz")
 
 
 def test_the_same_id_may_stand_in_two_stores(tmp_path):
