@@ -21,6 +21,7 @@ from ecg_lightning.errors import UsageError
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.runs import Resume, RunFolder
 from ecg_lightning.screen import LossBar
+from ecg_lightning.strategies import check_strategy, check_trainer
 from ecg_lightning.termination import EndTogether
 from ecg_lightning.tracking import MetricsFile
 
@@ -100,6 +101,7 @@ class RunCLI(LightningCLI):
         """Takes the run folder before anything can write into it, and tells the tracker where it is."""
         if Path(self.config.run) != self.run_folder.path:  # a config named it, or named another
             raise UsageError(f"run is {self.config.run} in a config: name the run folder by the flag --run")
+        check_strategy(self.config.trainer.strategy)
         if self.command == "fit":
             self.nothing_left = self._nothing_left()
             if self.nothing_left:
@@ -149,13 +151,16 @@ class RunCLI(LightningCLI):
         if fitting:
             callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
             callbacks.append(EndTogether(self.run_folder))
-        return super().instantiate_trainer(
+        built = super().instantiate_trainer(
             logger=self.loggers or False,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO(), *_listed(trainer.plugins)],
             default_root_dir=str(self.run_folder.path),
             enable_checkpointing=fitting,
         )
+        if fitting:
+            check_trainer(built)  # here, before it starts other processes
+        return built
 
     def pin_weights(self) -> None:
         """Writes the weights' hash into the config where none was asked for: a run says what it started from.

@@ -1,9 +1,11 @@
 """Runs the real command line in real processes, and kills it where a test says."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,29 @@ def environment() -> dict[str, str]:
 
 def run_cli(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """``python -m ecg_lightning ...`` in a process group of its own, one thread a process."""
+    return run_python("-m", "ecg_lightning", *arguments, timeout=timeout)
+
+
+def torchrun(processes: int) -> list[str]:
+    """What launches one node of so many processes, on a free port."""
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+
+
+def run_commands(folder: Path, processes: int, commands: Sequence[Sequence[str]], timeout: float = 600) -> str:
+    """Commands, one behind the other, in one set of processes under torchrun; what they said. All must end with 0."""
+    asked = folder / f"commands-{processes}.json"
+    asked.write_text(json.dumps([[*command] for command in commands]))
+    launcher = torchrun(processes) if processes > 1 else []
+    ended = run_python(*launcher, str(TESTS / "several_commands.py"), str(asked), timeout=timeout)
+    codes = [json.loads(asked.with_suffix(f".{rank}").read_text()) for rank in range(processes)]
+    assert codes == [[0] * len(commands)] * processes, ended.stdout
+    return ended.stdout
+
+
+def run_python(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Python in a process group of its own, one thread a process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ecg_lightning", *arguments],
+        [sys.executable, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
     try:
