@@ -24,6 +24,7 @@ from ecg_lightning.screen import LossBar
 from ecg_lightning.strategies import check_strategy, check_trainer
 from ecg_lightning.termination import EndTogether
 from ecg_lightning.tracking import MetricsFile
+from ecg_lightning.watch import PATIENCE, Watch
 
 _DESCRIPTIONS = {
     "fit": "Post-trains a backbone: a linear probe, then full fine-tuning with stochastic depth.",
@@ -36,7 +37,7 @@ _TRAINER_DEFAULTS = {
     "log_every_n_steps": 10,
     "enable_model_summary": False,
 }
-_OF_THE_CALL = ("config", "run", "resume", "checkpoint_every", "checkpoint", "overwrite")
+_OF_THE_CALL = ("config", "run", "resume", "checkpoint_every", "patience", "checkpoint", "overwrite")
 """Arguments that say what to do with a run, and are no part of it."""
 
 
@@ -78,6 +79,12 @@ class RunCLI(LightningCLI):
             parser.add_argument("--resume", type=Resume, default="never", help="auto: start, or go on where it stopped")
             parser.add_argument(
                 "--checkpoint_every", type=int | None, default=None, help="batches between checkpoints in an epoch"
+            )
+            parser.add_argument(
+                "--patience",
+                type=float,
+                default=PATIENCE,
+                help="of several processes: seconds without progress (a batch, a checkpoint) after which all end",
             )
         else:
             parser.add_argument("--checkpoint", type=str | None, default=None, help="another checkpoint than the best")
@@ -151,6 +158,8 @@ class RunCLI(LightningCLI):
         if fitting:
             callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
             callbacks.append(EndTogether(self.run_folder))
+            self.watch = Watch(self.run_folder, self.config_init.patience)
+            callbacks.append(self.watch)
         built = super().instantiate_trainer(
             logger=self.loggers or False,
             callbacks=callbacks,
@@ -160,6 +169,7 @@ class RunCLI(LightningCLI):
         )
         if fitting:
             check_trainer(built)  # here, before it starts other processes
+            self.watch.settle_timeout(built)
         return built
 
     def pin_weights(self) -> None:

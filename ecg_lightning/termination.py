@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ecg_lightning.runs import RunFolder
+from ecg_lightning.watch import Watch
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a terminated fit."""
@@ -32,7 +33,8 @@ class EndTogether(Callback):
             launcher: Any = trainer.strategy.launcher
             for process in getattr(launcher, "procs", None) or []:
                 process.kill()
-            if trainer.is_global_zero:
+            watches = [one for one in trainer.callbacks if isinstance(one, Watch)]  # type: ignore[attr-defined]
+            if trainer.is_global_zero or any(watch.first_has_ended() for watch in watches):
                 self.run.set_state("interrupted")
             os._exit(TERMINATED)
 

@@ -65,6 +65,7 @@ def _fit(cli: RunCLI) -> int:
     finally:
         for tracker in _trackers(cli):
             tracker.close(0 if complete else 1)
+        cli.watch.stop()
         stop_logging(handler)
         run.release()
     return 0 if complete else 1

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,37 @@ def compiled_by(backend: str, more: str | None = None) -> list[str]:
     """Flags of a compiled fit; ``more`` is another callback's spec."""
     spec = f'{{"class_path": "processes.CompiledBy", "init_args": {{"backend": "{backend}"}}}}'
     return ["--model.compile", "default", "--trainer.callbacks", f"[{spec}{', ' + more if more else ''}]"]
+
+
+class FaultAt(Callback):
+    """Lets one process kill or stop itself, loop forever, raise or wait, at the second batch of an epoch."""
+
+    def __init__(self, rank: int, epoch: int, fault: str) -> None:
+        self.rank, self.epoch, self.fault = rank, epoch, fault
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.global_rank, trainer.current_epoch, batch_idx) == (self.rank, self.epoch, 1):
+            print(f"fault: {self.fault} of process {self.rank}", flush=True)
+            getattr(self, self.fault)()
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def stop(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def loop(self) -> None:
+        while True:
+            pass
+
+    def slow(self) -> None:
+        time.sleep(8)
+
+    def error(self) -> None:
+        raise LookupError("a fault of one process")
+
+
+def fault_at(rank: int, epoch: int, fault: str) -> list[str]:
+    """Flags that let one process fail."""
+    arguments = {"rank": rank, "epoch": epoch, "fault": fault}
+    return ["--trainer.callbacks", json.dumps([{"class_path": "processes.FaultAt", "init_args": arguments}])]
