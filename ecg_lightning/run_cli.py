@@ -21,7 +21,7 @@ from ecg_lightning.errors import UsageError
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.runs import Resume, RunFolder
 from ecg_lightning.screen import LossBar
-from ecg_lightning.strategies import check_strategy, check_trainer
+from ecg_lightning.strategies import check_strategy, check_trainer, slurm_environment
 from ecg_lightning.termination import EndTogether
 from ecg_lightning.tracking import MetricsFile
 from ecg_lightning.watch import PATIENCE, Watch
@@ -163,7 +163,7 @@ class RunCLI(LightningCLI):
         built = super().instantiate_trainer(
             logger=self.loggers or False,
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO(), *_listed(trainer.plugins)],
+            plugins=[AtomicCheckpointIO(), *slurm_environment(), *_listed(trainer.plugins)],
             default_root_dir=str(self.run_folder.path),
             enable_checkpointing=fitting,
         )

@@ -27,8 +27,11 @@
 "The same weights": float64, to 1e-9. tests/test_strategies.py runs, or refuses, each row.
 """
 
+import os
 from typing import Any
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
@@ -74,6 +77,16 @@ def check_strategy(named: Any) -> None:
     if name.lower().startswith(("fsdp", "deepspeed", "modelparallel")):
         raise UsageError(f"trainer.strategy is {name}: {_SHARDS}")
     raise UsageError(f"trainer.strategy is {name}, both phases run under {', '.join(_KNOWN)}: choose one of these")
+
+
+def slurm_environment() -> list[SLURMEnvironment]:
+    """Under srun, SLURM without Lightning's requeue, as a list for ``trainer.plugins``; else empty.
+
+    On SIGUSR1 that would write a checkpoint in the middle of a step, which from then on is resumed from in place of the
+    newest, for ever; configs/cluster/slurm.sbatch requeues a run that goes on from its own checkpoints.
+    """
+    under_srun = "SLURM_NTASKS" in os.environ and not TorchElasticEnvironment.detect() and SLURMEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if under_srun else []
 
 
 def check_trainer(trainer: Trainer) -> None:
