@@ -1,19 +1,28 @@
 """The phase switch under DDP with what the trainer offers: each row of the table runs, or is refused at start."""
 
 import json
+import logging
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from lightning.pytorch.strategies import DDPStrategy
 from processes import compiled_by, run_commands
-from tiny import of_lightning_cli
+from tiny import norm_net, of_lightning_cli, plan, tiny_classifier, tiny_vit
 
 from ecg_lightning import strategies
-from ecg_lightning.backbones import backbone_signal
+from ecg_lightning.backbones import Backbone, backbone_signal
 from ecg_lightning.cli import main
 from ecg_lightning.data.prepare import prepare
+from ecg_lightning.post_training import freeze
+from ecg_lightning.runs import RunFolder
+from ecg_lightning.screen import warn_of_own_statistics
+from ecg_lightning.watch import Watch
 
 pytestmark = of_lightning_cli
 
@@ -209,3 +218,81 @@ def test_a_strategy_of_another_kind_is_refused(
     assert strategy in error
     assert OTHER_STRATEGIES[strategy] in error
     assert not (tmp_path / "run").exists()
+
+
+# --- what is said, and settled ---
+
+
+def trainer_of(**arguments: Any) -> Trainer:
+    """Built as for two processes; none is started."""
+    given = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "logger": False, "use_distributed_sampler": False}
+    return Trainer(**{**given, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("network", "phases", "devices", "warned"),
+    [
+        (norm_net, (1, 1), 2, True),
+        (norm_net, (1, 1), 1, False),
+        (norm_net, (1, 0), 2, False),
+        (tiny_vit, (1, 1), 2, False),
+    ],
+    ids=["batch norms", "one process", "never trained", "no batch norm"],
+)
+def test_a_network_with_batch_norms_is_told_of_sync_batchnorm(
+    network: Callable[[], Backbone],
+    phases: tuple[int, int],
+    devices: int,
+    warned: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_own_statistics(plan(*phases), tiny_classifier(network()), 7, trainer_of(devices=devices))
+    said = "2 batch norms, the first norms.0, take their statistics over each process's part of a batch, 3.5 records"
+    assert (said in caplog.text) == warned
+    assert ("--trainer.sync_batchnorm true" in caplog.text) == warned
+
+
+def test_sync_batchnorm_keeps_names_modes_and_what_is_frozen() -> None:
+    """Its arithmetic needs GPUs; that the frozen norms rest, and the phases find them, does not."""
+    classifier = tiny_classifier(norm_net())
+    freeze(classifier.backbone, classifier.backbone.num_layers + 1)
+    names = [*classifier.state_dict()]
+    TorchSyncBatchNorm().apply(classifier)
+    norms = [module for module in classifier.backbone.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    assert len(norms) == 2
+    assert [*classifier.state_dict()] == names
+    assert not any(norm.training or norm.weight.requires_grad for norm in norms)
+    classifier.train()
+    freeze(classifier.backbone, 0)
+    assert all(norm.training and norm.weight.requires_grad for norm in norms)
+
+
+@pytest.mark.parametrize(("patience", "timeout"), [(1800.0, 1860), (7200.0, 7260), (20.0, 600)])
+def test_collectives_wait_a_little_longer_than_the_watch(patience: float, timeout: int, tmp_path: Path) -> None:
+    trainer = trainer_of()
+    Watch(RunFolder(tmp_path), patience).settle_timeout(trainer)
+    assert trainer.strategy._timeout == timedelta(seconds=timeout)
+
+
+def test_a_timeout_of_the_config_stands(tmp_path: Path) -> None:
+    trainer = trainer_of(strategy=DDPStrategy(timeout=timedelta(seconds=77)))
+    Watch(RunFolder(tmp_path)).settle_timeout(trainer)
+    assert trainer.strategy._timeout == timedelta(seconds=77)
+
+
+def test_no_patience_at_all_is_refused(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--data.store", str(store), "--run", str(tmp_path / "run"), "--patience", "0"]
+    assert main(["fit", *FLAGS, *given]) == 2
+    assert "--patience is 0.0, it must be above 0" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_slurm_is_not_left_to_requeue_with_checkpoints_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert strategies.slurm_environment() == []
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    [environment] = strategies.slurm_environment()
+    assert not environment.auto_requeue
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun inside of it")
+    assert strategies.slurm_environment() == []
