@@ -33,8 +33,10 @@ class EndTogether(Callback):
             launcher: Any = trainer.strategy.launcher
             for process in getattr(launcher, "procs", None) or []:
                 process.kill()
-            watches = [one for one in trainer.callbacks if isinstance(one, Watch)]  # type: ignore[attr-defined]
-            if trainer.is_global_zero or any(watch.first_has_ended() for watch in watches):
+            watch = Watch.of(trainer)
+            if watch is not None:
+                watch.leave()
+            if trainer.is_global_zero or (watch is not None and watch.first_has_ended()):
                 self.run.set_state("interrupted")
             os._exit(TERMINATED)
 

@@ -78,7 +78,6 @@ class Watch(Callback):
             return
         self.trainer = trainer
         self.rank, self.num_processes = trainer.global_rank, trainer.world_size
-        self._take_over()
         key = trainer.strategy.broadcast(uuid4().hex)  # torchrun's store outlives a restart
         self._keys = [f"ecg_lightning/{key}/{rank}" for rank in range(self.num_processes)]
         self._verdict_key = f"ecg_lightning/{key}/verdict"
@@ -97,12 +96,18 @@ class Watch(Callback):
         self._pool = ThreadPoolExecutor(1)
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watch")
         self._thread.start()
+        self._take_over()
 
     def _take_over(self) -> None:
         """From Lightning's observer, which kills all processes, the first included, without a word in the run."""
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":
                 thread._child_processes = []  # type: ignore[attr-defined]
+
+    @staticmethod
+    def of(trainer: Trainer) -> "Watch | None":
+        """The trainer's own; none where it was not built by the command line."""
+        return next((one for one in trainer.callbacks if isinstance(one, Watch)), None)  # type: ignore[attr-defined]
 
     def first_has_ended(self) -> bool:
         """Whether the process that writes the run's state no longer can; seen on its own machine."""
@@ -120,6 +125,13 @@ class Watch(Callback):
         if _is_of_a_collective(exception):
             self._stop.wait(self.silence + GRACE + 3 * self.interval)  # ends with this process, in all but odd cases
         self._ended = f"{type(exception).__name__}: {exception}"
+
+    def leave(self) -> None:
+        """Before a process ends by a signal, without the way back: the others do not take it for a fault."""
+        if self._thread is not None:
+            self._ended = DONE
+            with suppress(NoAnswer, RuntimeError):
+                self._pool.submit(self._exchange).result(self.interval)
 
     def stop(self) -> None:
         """At the end of a command: the first process, which may take the store with it, waits for the others' signs."""

@@ -110,3 +110,12 @@ def test_a_slow_process_is_waited_for(store: Path, tmp_path: Path) -> None:
     assert code == 0, said
     assert "fault: slow of process 1" in said
     assert "process 1 (pid" not in said
+
+
+def test_a_signal_to_one_process_is_not_told_as_its_fault(store: Path, tmp_path: Path) -> None:
+    """Under torchrun, whose agent ends the others when the first has ended."""
+    terminate = '[{"class_path": "processes.TerminateAt", "init_args": {"epoch": 3}}]'
+    code, said = fit(store, tmp_path / "run", "torchrun", "--trainer.callbacks", terminate)
+    assert code != 0
+    assert "process 0 (pid" not in said
+    assert_interrupted(tmp_path / "run")
