@@ -7,6 +7,8 @@ from ecg_lightning.backbones import backbone_class, list_backbones
 from ecg_lightning.errors import UsageError
 
 _GRIDS = "experiment/"
+_LAUNCHED = {"cluster/slurm": "sbatch {}.sbatch", "cluster/skypilot": "sky jobs launch {}.yaml"}
+"""Files for launchers, and how to launch them; they start `fit`, and are no part of its config."""
 _INSTEAD = {
     "--trainer.max_epochs": "is the sum of post_training.probe.epochs and post_training.fine_tune.epochs: set those",
     "--trainer.fast_dev_run": "leaves the phases out; for a quick try set --trainer.limit_train_batches 2 "
@@ -23,7 +25,7 @@ def config_folder() -> Path:
 
 def shipped_configs() -> list[str]:
     """Names of all shipped configs of a run, such as ``recipe/default``."""
-    return [name for name in _shipped() if not name.startswith(_GRIDS)]
+    return [name for name in _shipped() if not name.startswith(_GRIDS) and name not in _LAUNCHED]
 
 
 def shipped_grids() -> list[str]:
@@ -48,6 +50,9 @@ def find_config(name: str) -> str:
         return str(config_folder() / f"{shipped}.yaml")
     if shipped in shipped_grids():
         raise UsageError(f"--config {name} is a grid of runs: ecg-lightning experiment {shipped} --output FOLDER")
+    if (launched := shipped.removesuffix(".sbatch")) in _LAUNCHED:
+        command = _LAUNCHED[launched].format(config_folder() / launched)
+        raise UsageError(f"--config {name} starts `fit`, it is no config of it; its head says how: {command}")
     raise UsageError(
         f"--config {name} is neither a file nor a shipped config; shipped are {', '.join(shipped_configs())}"
     )

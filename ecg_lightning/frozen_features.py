@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.errors import UsageError
+from ecg_lightning.progress import pass_point
 
 if TYPE_CHECKING:
     from ecg_lightning.classifier import ECGClassifier
@@ -107,6 +108,7 @@ def _computed(
                 features[places, request.epoch] = computed.squeeze(1)
             else:
                 features[places] = computed
+            pass_point()
     if trainer.world_size > 1:  # each process filled in its share and left zeros elsewhere
         torch.distributed.all_reduce(features)
     return SplitFeatures(rows, features)

@@ -21,6 +21,7 @@ from ecg_lightning.optim import HEAD, set_rates
 from ecg_lightning.phases import FineTune, Phase, Probe, check_phases, frozen_layers, layer_rates
 from ecg_lightning.progress import next_position
 from ecg_lightning.stochastic_depth import Mode, OverDepth, set_drop_path
+from ecg_lightning.strategies import check_trainer
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class PostTraining(Callback):
         """Checks the trainer against the phases and settles the first one."""
         if stage != "fit":
             return
+        check_trainer(trainer)
         if trainer.max_epochs != self.max_epochs:
             raise UsageError(
                 f"trainer.max_epochs is {trainer.max_epochs}, it must be the sum of both phases, "

@@ -1,4 +1,4 @@
-"""Where a training run stands: the epoch and batch that come next, from the state of Lightning's fit loop."""
+"""Where a training run stands: the epoch and batch that come next, and whether it moves at all."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,3 +26,17 @@ def next_position(fit_loop_state: Mapping[str, Any]) -> Position:
     if batches["is_last_batch"]:
         return Position(epochs["processed"] + 1, 0)
     return Position(epochs["processed"], batches["current"]["ready"])
+
+
+_passed = 0
+
+
+def pass_point() -> None:
+    """Called wherever the training moves on: what hangs passes no point."""
+    global _passed
+    _passed += 1
+
+
+def passed() -> int:
+    """Points passed by this process, in training and whatever takes long beside it."""
+    return _passed

@@ -21,8 +21,10 @@ from ecg_lightning.errors import UsageError
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.runs import Resume, RunFolder
 from ecg_lightning.screen import LossBar
+from ecg_lightning.strategies import check_strategy, check_trainer
 from ecg_lightning.termination import EndOnSignal
 from ecg_lightning.tracking import MetricsFile
+from ecg_lightning.watch import PATIENCE, Watch
 
 _DESCRIPTIONS = {
     "fit": "Post-trains a backbone: a linear probe, then full fine-tuning with stochastic depth.",
@@ -35,7 +37,7 @@ _TRAINER_DEFAULTS = {
     "log_every_n_steps": 10,
     "enable_model_summary": False,
 }
-_OF_THE_CALL = ("config", "run", "resume", "checkpoint_every", "checkpoint", "overwrite")
+_OF_THE_CALL = ("config", "run", "resume", "checkpoint_every", "patience", "checkpoint", "overwrite")
 """Arguments that say what to do with a run, and are no part of it."""
 
 
@@ -78,6 +80,12 @@ class RunCLI(LightningCLI):
             parser.add_argument(
                 "--checkpoint_every", type=int | None, default=None, help="batches between checkpoints in an epoch"
             )
+            parser.add_argument(
+                "--patience",
+                type=float,
+                default=PATIENCE,
+                help="of several processes: seconds without progress (a batch, a checkpoint) after which all end",
+            )
         else:
             parser.add_argument("--checkpoint", type=str | None, default=None, help="another checkpoint than the best")
             parser.add_argument("--overwrite", action="store_true", help="replace results of another checkpoint")
@@ -100,6 +108,7 @@ class RunCLI(LightningCLI):
         """Takes the run folder before anything can write into it, and tells the tracker where it is."""
         if Path(self.config.run) != self.run_folder.path:  # a config named it, or named another
             raise UsageError(f"run is {self.config.run} in a config: name the run folder by the flag --run")
+        check_strategy(self.config.trainer.strategy)
         if self.command == "fit":
             self.nothing_left = self._nothing_left()
             if self.nothing_left:
@@ -149,14 +158,19 @@ class RunCLI(LightningCLI):
         if fitting:
             callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
             self.ending = EndOnSignal()
-            callbacks.append(self.ending)
-        return super().instantiate_trainer(
+            self.watch = Watch(self.run_folder, self.config_init.patience)
+            callbacks += [self.ending, self.watch]
+        built = super().instantiate_trainer(
             logger=self.loggers or False,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO(), *_listed(trainer.plugins)],
             default_root_dir=str(self.run_folder.path),
             enable_checkpointing=fitting,
         )
+        if fitting:
+            check_trainer(built)  # here, before it starts other processes
+            self.watch.settle_timeout(built)
+        return built
 
     @property
     def post_training(self) -> PostTraining:

@@ -172,6 +172,7 @@ def log_plan(plan: PostTraining, classifier: ECGClassifier, data: PTBXLDataModul
     log.info("%s x %d, precision %s", trainer.strategy.root_device.type, trainer.world_size, trainer.precision)
     warn_of_pretraining(classifier)
     warn_of_empty_statistics(plan, classifier)
+    warn_of_own_statistics(plan, classifier, data.batch_size, trainer)
 
 
 def warn_of_pretraining(classifier: ECGClassifier) -> None:
@@ -204,3 +205,17 @@ def warn_of_empty_statistics(plan: PostTraining, classifier: ECGClassifier) -> N
             "mean little; load weights (--model.weights FILE), or leave the probe out (--config "
             "recipe/plain_fine_tuning)", len(empty), empty[0],
         )  # fmt: skip
+
+
+def warn_of_own_statistics(plan: PostTraining, classifier: ECGClassifier, batch_size: int, trainer: Trainer) -> None:
+    """Says so where several processes fine-tune a network with batch norms that each takes over its own records."""
+    norms = [name for name, module in classifier.backbone.named_modules() if isinstance(module, _BatchNorm)]
+    synchronised = getattr(trainer.strategy, "_layer_sync", None) is not None
+    if trainer.world_size == 1 or not plan.fine_tune.epochs or not norms or synchronised:
+        return
+    way_out = "on one, or on GPUs with" if trainer.strategy.root_device.type == "cpu" else "with"
+    logging.getLogger(f"{_OWN}.plan").warning(
+        "%d batch norms, the first %s, take their statistics over each process's part of a batch, %g records: what is "
+        "trained depends on the number of processes; train %s --trainer.sync_batchnorm true",
+        len(norms), norms[0], batch_size / trainer.world_size, way_out,
+    )  # fmt: skip

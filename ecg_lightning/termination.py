@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from ecg_lightning.errors import StoppedError
+from ecg_lightning.watch import Watch
 
 log = logging.getLogger(__name__)
 TERMINATED = 128 + signal.SIGTERM
@@ -165,6 +166,8 @@ class EndOnSignal(Callback):
     def _end_now(self) -> None:
         """Ends this process and those that it launched, whatever they wait for."""
         assert self._trainer is not None
+        if watch := Watch.of(self._trainer):
+            watch.leave()
         self.last_words()
         end_launched(self._trainer)
         os._exit(self.code or CUT_SHORT)

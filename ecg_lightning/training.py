@@ -84,6 +84,7 @@ def _fit(cli: RunCLI) -> int:
     finally:
         if code and state:
             log.warning("%s ended before its last epoch; go on with: %s", run.path, _way_on(run))
+        cli.watch.stop()
         if code:
             end_launched(cli.trainer)
         farewell()

@@ -1,9 +1,12 @@
 """Runs the real command line in real processes, and kills it where a test says."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +47,29 @@ def environment() -> dict[str, str]:
 
 def run_cli(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """``python -m ecg_lightning ...`` in a process group of its own, one thread a process."""
+    return run_python("-m", "ecg_lightning", *arguments, timeout=timeout)
+
+
+def torchrun(processes: int) -> list[str]:
+    """What launches one node of so many processes, on a free port."""
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+
+
+def run_commands(folder: Path, processes: int, commands: Sequence[Sequence[str]], timeout: float = 600) -> str:
+    """Commands, one behind the other, in one set of processes under torchrun; what they said. All must end with 0."""
+    asked = folder / f"commands-{processes}.json"
+    asked.write_text(json.dumps([[*command] for command in commands]))
+    launcher = torchrun(processes) if processes > 1 else []
+    ended = run_python(*launcher, str(TESTS / "several_commands.py"), str(asked), timeout=timeout)
+    codes = [json.loads(asked.with_suffix(f".{rank}").read_text()) for rank in range(processes)]
+    assert codes == [[0] * len(commands)] * processes, ended.stdout
+    return ended.stdout
+
+
+def run_python(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Python in a process group of its own, one thread a process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ecg_lightning", *arguments],
+        [sys.executable, *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), start_new_session=True,
     )  # fmt: skip
     try:
@@ -156,3 +180,37 @@ def compiled_by(backend: str, more: str | None = None) -> list[str]:
     """Flags of a compiled fit; ``more`` is another callback's spec."""
     spec = f'{{"class_path": "processes.CompiledBy", "init_args": {{"backend": "{backend}"}}}}'
     return ["--model.compile", "default", "--trainer.callbacks", f"[{spec}{', ' + more if more else ''}]"]
+
+
+class FaultAt(Callback):
+    """Lets one process kill or stop itself, loop forever, raise or wait, at the second batch of an epoch."""
+
+    def __init__(self, rank: int, epoch: int, fault: str) -> None:
+        self.rank, self.epoch, self.fault = rank, epoch, fault
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.global_rank, trainer.current_epoch, batch_idx) == (self.rank, self.epoch, 1):
+            print(f"fault: {self.fault} of process {self.rank}", flush=True)
+            getattr(self, self.fault)()
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def stop(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def loop(self) -> None:
+        while True:
+            pass
+
+    def slow(self) -> None:
+        time.sleep(8)
+
+    def error(self) -> None:
+        raise LookupError("a fault of one process")
+
+
+def fault_at(rank: int, epoch: int, fault: str) -> list[str]:
+    """Flags that let one process fail."""
+    arguments = {"rank": rank, "epoch": epoch, "fault": fault}
+    return ["--trainer.callbacks", json.dumps([{"class_path": "processes.FaultAt", "init_args": arguments}])]

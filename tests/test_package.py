@@ -57,7 +57,9 @@ def ecg_lightning_command(bin_folder, tmp_path):
 def test_the_wheel_holds_configs_excerpt_licences_and_types(wheel):
     with zipfile.ZipFile(wheel) as content:
         names = content.namelist()
-    shipped = {path.relative_to(CHECKOUT / "configs").as_posix() for path in (CHECKOUT / "configs").rglob("*.yaml")}
+    configs = CHECKOUT / "configs"
+    shipped = {path.relative_to(configs).as_posix() for path in configs.rglob("*") if path.is_file()}
+    assert {"cluster/slurm.sbatch", "cluster/skypilot.yaml"} < shipped
     assert {f"ecg_lightning/configs/{name}" for name in shipped} <= set(names)
     demo = ("ptbxl_excerpt.tar.xz", "LICENSE-PTB-XL.txt", "CITATION-PTB-XL.txt")
     assert {"ecg_lightning/py.typed", *(f"ecg_lightning/demo/{name}" for name in demo)} <= set(names)

@@ -34,6 +34,8 @@ of_lightning = [
     # Expected: the probe's backbone is in evaluation mode; an epoch has four batches.
     pytest.mark.filterwarnings("ignore:.*eval mode at the start of training"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),
+    # Of a machine that has SLURM.
+    pytest.mark.filterwarnings("ignore:The `srun` command is available"),
 ]
 """Warnings of the trainer that `ecg_lightning.screen` hides from users as well: ``pytestmark = of_lightning``."""
 

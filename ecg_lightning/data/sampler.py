@@ -4,7 +4,6 @@ Rows come in pieces, so that an epoch over millions of records is never held in 
 store are read in a random order, and the records of some blocks at a time are mixed.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -13,7 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-log = logging.getLogger(__name__)
 Rows = NDArray[np.int64]
 SHUFFLE_RECORDS = 65_536
 
@@ -51,6 +49,8 @@ class Request:
     first: int
     """Place of the part in the global batch."""
     num_global: int
+    counts: bool = True
+    """False where a short batch has no record for a process: it gets the first one, as one without a known label."""
 
 
 class Shuffled:
@@ -144,12 +144,6 @@ class TrainingBatches:
         self.order, self.batch_size, self.seed = order, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.start = 0, 0
-        rest = len(order) % batch_size
-        self.dropped = rest if rest < world_size else 0
-        if self.dropped:
-            log.warning(
-                "the last batch of an epoch would hold %d record(s) for %d processes: left out", rest, world_size
-            )
 
     @property
     def sampler(self) -> "TrainingBatches":
@@ -162,14 +156,17 @@ class TrainingBatches:
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        return -(-(len(self.order) - self.dropped) // self.batch_size)
+        return -(-len(self.order) // self.batch_size)
 
     def __iter__(self) -> Iterator[Request]:
         epoch, start = self.epoch, self.start
         pieces = self.order.pieces(self.seed, epoch, skip=start * self.batch_size)
         for rows in islice(_in_batches(pieces, self.batch_size), len(self) - start):
-            first, end = (len(rows) * rank // self.world_size for rank in (self.rank, self.rank + 1))
-            yield Request(rows[first:end], epoch, first, len(rows))
+            first, end = (-(-len(rows) * rank // self.world_size) for rank in (self.rank, self.rank + 1))
+            if first < end:
+                yield Request(rows[first:end], epoch, first, len(rows))
+            else:  # without a batch the others would wait for its gradients
+                yield Request(rows[:1], epoch, 0, len(rows), counts=False)
 
 
 class EvaluationBatches:

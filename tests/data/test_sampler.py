@@ -1,4 +1,3 @@
-import logging
 from itertools import chain
 
 import numpy as np
@@ -55,7 +54,8 @@ def test_the_parts_of_all_processes_are_the_global_batch_in_order(num_records, b
         [*training(num_records, batch_size, rank=rank, world_size=world_size, epoch=epoch)]
         for rank in range(world_size)
     ]
-    for number, parts in enumerate(zip(*processes, strict=True)):
+    for number, shared in enumerate(zip(*processes, strict=True)):
+        parts = [part for part in shared if part.counts]
         assert [row for part in parts for row in part.rows.tolist()] == whole[number]
         assert {part.num_global for part in parts} == {len(whole[number])}
         assert [part.first for part in parts] == np.cumsum([0, *(len(part.rows) for part in parts[:-1])]).tolist()
@@ -82,12 +82,10 @@ def test_each_record_is_trained_on_once_per_epoch(num_records, batch_size, epoch
     assert sorted(rows) == rows_of(num_records).tolist()
 
 
-def test_a_last_batch_with_fewer_records_than_processes_is_left_out_and_said_so(caplog):
-    with caplog.at_level(logging.WARNING):
-        batches = training(10, 4, world_size=3)
-    assert [len(rows) for rows in drawn(training(10, 4))] == [4, 4, 2]
-    assert len(batches) == len(drawn(batches)) == 2
-    assert "would hold 2 record(s) for 3 processes: left out" in caplog.text
+def test_a_process_without_a_record_of_a_short_batch_gets_one_that_does_not_count():
+    last = [[*training(9, 8, rank=rank, world_size=2)][-1] for rank in range(2)]
+    assert [request.counts for request in last] == [True, False]
+    assert [request.rows.tolist() for request in last] == [last[0].rows.tolist()] * 2
 
 
 def test_an_uneven_last_batch_is_kept():
