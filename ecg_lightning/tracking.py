@@ -13,6 +13,7 @@ from uuid import uuid4
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores
 from ecg_lightning.runs import whole_file
 
@@ -33,6 +34,8 @@ class MetricsFile(Logger):
         if path.exists():
             with path.open(newline="") as file:
                 self.rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+            if any(not str(row.get("step", "")).isdigit() for row in self.rows):
+                raise InputError(f"{path} has rows without a step, so `fit` did not write it: put its own back")
         self._dirty, self._written = False, float("-inf")
 
     @property
@@ -95,8 +98,9 @@ class MetricsFile(Logger):
 class WandbTracker(WandbLogger):
     """Weights & Biases: the complete config once, the phase as a figure, a table per label, one run over all resumes.
 
-    Without a key it runs offline and says so; `wandb sync` uploads it later. Nothing but configs and figures is sent:
-    no record, no id, no report.
+    Without a key it runs offline and says so; `wandb sync` uploads it later. What is sent: the config, figures, a table
+    of labels, and what Weights & Biases adds itself (the command line, host and user name, versions, load of the
+    machine). Never a record, an id or a report; nor what is printed, since a message may name a record.
 
     Args:
         project: where the run appears.
@@ -118,12 +122,15 @@ class WandbTracker(WandbLogger):
         offline: bool | None = None,
         folder: str = ".",
     ) -> None:
+        import wandb
+
         if offline is None:
             offline = _has_no_key()
             if offline:
                 log.info("no Weights & Biases key: tracking offline in %s/wandb; upload with `wandb sync`", folder)
         # Lightning sets WANDB_MODE, which wandb has read already when it was asked for its key: say it to `wandb.init`
         mode: dict[str, Any] = {"mode": "offline"} if offline else {}
+        mode["settings"] = wandb.Settings(console="off")
         super().__init__(
             project=project, entity=entity, name=name, group=group, tags=list(tags or ()), offline=offline,
             save_dir=folder, id=_kept_id(Path(folder)), resume="allow", log_model=False, **mode,

@@ -8,7 +8,9 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from ecg_lightning.config_names import config_content
 from ecg_lightning.errors import InputError
+from ecg_lightning.own_code import refuse_code_of
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.progress import next_position
 from ecg_lightning.results import write_results
@@ -30,6 +32,7 @@ def fit(arguments: Sequence[str]) -> int:
     if not asks and resume != "auto":
         _refuse_existing(run)
     if resume == "auto" and run.config.exists():
+        refuse_code_of(run.path, config_content(str(run.config)))
         arguments = ["--config", str(run.config), *arguments]
     cli = RunCLI("fit", arguments)
     if cli.nothing_left:
@@ -132,8 +135,9 @@ def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         RunCLI(command, arguments)
     run = existing_run(value_of("--run", arguments) or "")
+    refuse_code_of(run.path, config_content(str(run.config)))
     cli = RunCLI(command, ["--config", str(run.config), *arguments])
-    checkpoint = run.named_checkpoint(cli.config.checkpoint) if cli.config.checkpoint else run.best_checkpoint()
+    checkpoint = run.readable_checkpoint(cli.config.checkpoint)
     unfinished = run.state != "complete"
     if unfinished:
         log.warning(

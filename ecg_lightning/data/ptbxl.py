@@ -78,7 +78,10 @@ def read_table(source: str | Path) -> PtbxlTable:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}): {_FETCH}") from None
     if missing := [name for name in _PARSERS if name not in (reader.fieldnames or ())]:
         raise InputError(f"{path} lacks the columns {', '.join(missing)}: {_FETCH}")
-    columns, problems = _parse(reader)
+    try:
+        columns, problems = _parse(reader)
+    except csv.Error as error:  # a quote that never ends makes the rest one cell
+        raise InputError(f"{path}: line {reader.line_num + 1}: {error}; {_FETCH}") from None
     likelihood, more = _likelihood(columns.pop("scp_codes"), columns["line"], statements)
     problems += more + _twice(columns) + _patients_in_two_folds(columns)
     if problems or not columns["line"]:
@@ -95,7 +98,7 @@ def read_table(source: str | Path) -> PtbxlTable:
 
 def _whole(text: str) -> int:
     number = float(text)
-    if not number.is_integer():
+    if not number.is_integer() or abs(number) >= 2**63:
         raise ValueError
     return int(number)
 
@@ -128,7 +131,7 @@ def _codes(text: str) -> dict[str, Any]:
 
 
 def _file(text: str) -> str:
-    if not text or Path(text).is_absolute() or ".." in Path(text).parts:
+    if not text or "\0" in text or Path(text).is_absolute() or ".." in Path(text).parts:
         raise ValueError
     return text
 

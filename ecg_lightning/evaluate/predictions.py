@@ -5,19 +5,28 @@ A csv is read as well: `prediction_tables`. What a file must hold is in `problem
 """
 
 import json
+import math
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ecg_lightning.errors import InputError, joined
 from ecg_lightning.runs import whole_file
 
+_MOST_PACKED = 1100
+"""Bytes that a byte of an npz may stand for: what DEFLATE reaches, 1032, and some."""
+_UNREADABLE = (
+    *(KeyError, ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error),
+    *(NotImplementedError, RuntimeError),  # of an archive that is packed in another way, or encrypted
+)
 KEYS = ("record_id", "patient_id", "fold", "probabilities", "labels", "label_names", "meta")
 
 
@@ -77,16 +86,29 @@ class Predictions:
 
 def _read_npz(path: str | Path) -> dict[str, Any]:
     try:
+        _check_claims(Path(path))
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             content: dict[str, Any] = {key: file[key] for key in KEYS}
             content["store"] = file.get("store", None)
             content["meta"] = json.loads(str(content["meta"]))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: write it with `ecg-lightning test --run RUN`") from None
-    except (KeyError, ValueError, OSError, EOFError, TypeError, BadZipFile) as error:
+    except _UNREADABLE as error:
         said = str(error).partition(" If you trust")[0]  # NumPy's advice to load it unsafely is not ours
         raise InputError(f"{path} is not a predictions file ({said}); it must be an npz with {KEYS}") from None
     return {**content, "label_names": tuple(map(str, np.atleast_1d(content["label_names"])))}
+
+
+def _check_claims(path: Path) -> None:
+    """Refuses an array whose header claims more than the file can hold: NumPy asks for the memory first."""
+    most = _MOST_PACKED * path.stat().st_size
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as array:
+                readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+                shape, _, dtype = readers[npy.read_magic(array)](array)
+            if math.prod(shape) * dtype.itemsize > min(member.file_size, most):
+                raise ValueError(f"{member.filename} claims {shape} of {dtype}, more than is there")
 
 
 def problems_of(content: Mapping[str, Any]) -> list[str]:
