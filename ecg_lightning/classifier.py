@@ -199,10 +199,12 @@ class ECGClassifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of other labels or of another network, before anything is loaded."""
+        path = None if self._trainer is None else self._trainer.ckpt_path
+        source = "the checkpoint" if path is None else f"the checkpoint {path}"
         theirs = checkpoint.get("label_names")
         if theirs != list(self.label_names):
             raise InputError(
-                f"the checkpoint's labels are {theirs}, the task's are {list(self.label_names)}: "
+                f"the labels of {source} are {theirs}, the task's are {list(self.label_names)}: "
                 "use the data.task that the run was trained on"
             )
         want = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
@@ -210,7 +212,7 @@ class ECGClassifier(LightningModule):
         differing = sorted(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
         if differing:
             raise InputError(
-                f"the checkpoint holds another network: {len(differing)} tensors differ, the first {differing[0]} is "
+                f"{source} holds another network: {len(differing)} tensors differ, the first {differing[0]} is "
                 f"{have.get(differing[0])} there and {want.get(differing[0])} here: use the config of its run"
             )
         if any(tensor.dtype == torch.float64 for tensor in checkpoint["state_dict"].values()):

@@ -105,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, InputError):
             return _say(f"ecg-lightning {name}: {error}", 2 if isinstance(error, UsageError) else 1)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"{error.filename}: {error.strerror}: check the path, its permissions and the room on its disk"
+            return _say(f"ecg-lightning {name}: {said}", 1)
         return _say(f"ecg-lightning {name}: {type(error).__name__}: {error} (--debug shows where)", 1)
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ecg_lightning.backbones import backbone_class, list_backbones
 from ecg_lightning.errors import UsageError
+from ecg_lightning.yaml_files import read_mapping
 
 _GRIDS = "experiment/"
 _LAUNCHED = {"cluster/slurm": "sbatch {}.sbatch", "cluster/skypilot": "sky jobs launch {}.yaml"}
 """Files for launchers, and how to launch them; they start `fit`, and are no part of its config."""
+_GROUPS = ("model", "data", "trainer", "post_training")
 _INSTEAD = {
     "--trainer.max_epochs": "is the sum of post_training.probe.epochs and post_training.fine_tune.epochs: set those",
     "--trainer.fast_dev_run": "leaves the phases out; for a quick try set --trainer.limit_train_batches 2 "
@@ -58,6 +61,18 @@ def find_config(name: str) -> str:
     )
 
 
+def config_content(path: str) -> dict[str, Any]:
+    """What a config says; jsonargparse would take a list in a group's place without a word.
+
+    Raises:
+        UsageError: for no YAML, no mapping, a key that stands twice, a group that is none.
+    """
+    content = read_mapping(Path(path), "a config gives arguments of fit their values", UsageError)
+    if wrong := [name for name in _GROUPS if not isinstance(content.get(name, {}), dict)]:
+        raise UsageError(f"--config {path}: {', '.join(wrong)} must hold keys, such as data: {{batch_size: 64}}")
+    return content
+
+
 def find_grid(name: str) -> Path:
     """A grid's path: the file of that name, or the shipped one.
 
@@ -81,6 +96,7 @@ def settled_arguments(arguments: Sequence[str]) -> list[str]:
             raise UsageError(f"{flag} {_INSTEAD[flag]}")
         if flag in ("--config", "-c"):
             configs += ["--config", find_config(value if equals else next(rest, ""))]
+            config_content(configs[-1])
         elif flag == "--model.backbone" and not value and not equals:
             flags += [flag, _class_path(next(rest, ""))]
         elif flag == "--model.backbone":

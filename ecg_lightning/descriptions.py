@@ -11,6 +11,7 @@ from rich.tree import Tree
 
 from ecg_lightning.backbones import backbone_card, list_backbones, meta_backbone
 from ecg_lightning.chains import chain_to_json
+from ecg_lightning.errors import InputError
 
 
 def is_run(path: str) -> bool:
@@ -22,12 +23,19 @@ def inspect_run(path: str, *, json: bool = False) -> None:
     """Prints what a run folder holds: state, config in short, metrics of each split."""
     folder = Path(path)
     content: dict[str, Any] = {
-        name.stem: loads(name.read_text())
+        name.stem: _json(name)
         for name in (folder / "state.json", folder / "environment.json", *sorted(folder.glob("metrics_*.json")))
         if name.exists()
     }
     content["checkpoints"] = sorted(file.name for file in (folder / "checkpoints").glob("[!.]*"))
     _print_nested(f"run {folder}", content, json=json)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}): put back the file that the run wrote") from None
 
 
 def inspect_backbone(name: str, *, json: bool = False) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import ecg_lightning
 from ecg_lightning.errors import InputError, UsageError
-from ecg_lightning.runs import NO_DEVICE, whole_file
+from ecg_lightning.runs import NO_DEVICE, refuse_unwritable, whole_file
 
 if TYPE_CHECKING:
     import torch
@@ -114,6 +114,7 @@ def _check(
         raise UsageError(f"--output {path}: features are written as .npz: --output {path.stem}.npz")
     if path.exists() and not overwrite:
         raise InputError(f"{path} is there already: name another file, or replace it with --overwrite")
+    refuse_unwritable(path)
 
 
 def _of_run(run: str, checkpoint: str | None) -> "tuple[Backbone, dict[str, Any]]":

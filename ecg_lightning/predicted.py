@@ -17,7 +17,7 @@ from ecg_lightning.chains import chain_to_json
 from ecg_lightning.data.telling import counted, print_table
 from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.evaluate.predictions import Predictions
-from ecg_lightning.runs import NO_DEVICE, file_sha256, whole_file, write_json
+from ecg_lightning.runs import NO_DEVICE, file_sha256, refuse_unwritable, whole_file, write_json
 
 if TYPE_CHECKING:
     from ecg_lightning.data.conversion import Told
@@ -128,6 +128,9 @@ class Outputs:
         if there := [str(path) for path in files if path.exists() and not self.overwrite]:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
             raise InputError(f"{there[0]}{more}: there already; name another file, or replace it with --overwrite")
+        refuse_unwritable(self.path)
+        if self.plot is not None:
+            refuse_unwritable(self.plot / "ecg.png", "--plot")
 
     def write(self, trained: "TrainedRun", reading: "Reading", predicted: Predicted) -> None:
         """Writes predictions and failures; what a former call left of either, and this one has not, goes."""

@@ -1,12 +1,15 @@
 """LightningCLI in and out of a run folder: what it parses, and what it adds to the trainer."""
 
+import re
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -17,7 +20,7 @@ from ecg_lightning.checkpointing import AtomicCheckpointIO, RunCheckpoints
 from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.config_names import settled_arguments
 from ecg_lightning.data.datamodule import PTBXLDataModule
-from ecg_lightning.errors import UsageError
+from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.runs import Resume, RunFolder
 from ecg_lightning.screen import LossBar
@@ -102,7 +105,13 @@ class RunCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            raise UsageError(f"{error}\n(`ecg-lightning {self.command} --help` lists what it takes)") from None
+            configs = [value for flag, value in pairwise(args) if flag == "--config"]
+            places = f" in {', '.join(configs)} or a flag" if configs else ""
+            raise UsageError(
+                f"{str(error).strip()}{places}\n(`ecg-lightning {self.command} --help` lists what it takes)"
+            ) from None
+        if problems := _problems_of(self.config):
+            raise UsageError(f"{joined(problems)}: change these flags, or the config that sets them")
 
     def before_instantiate_classes(self) -> None:
         """Takes the run folder before anything can write into it, and tells the tracker where it is."""
@@ -160,13 +169,20 @@ class RunCLI(LightningCLI):
             self.ending = EndOnSignal()
             self.watch = Watch(self.run_folder, self.config_init.patience)
             callbacks += [self.ending, self.watch]
-        built = super().instantiate_trainer(
-            logger=self.loggers or False,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO(), *_listed(trainer.plugins)],
-            default_root_dir=str(self.run_folder.path),
-            enable_checkpointing=fitting,
-        )
+        try:
+            built = super().instantiate_trainer(
+                logger=self.loggers or False,
+                callbacks=callbacks,
+                plugins=[AtomicCheckpointIO(), *_listed(trainer.plugins)],
+                default_root_dir=str(self.run_folder.path),
+                enable_checkpointing=fitting,
+            )
+        except (MisconfigurationException, ValueError) as error:  # what its arguments may be, Lightning alone knows
+            if isinstance(error, InputError):
+                raise
+            named = re.search(r"\b([a-z_]+)=", str(error))  # such as Trainer(devices=0)
+            flag = f"--trainer.{named[1] if named else 'NAME'}"
+            raise UsageError(f"the trainer refuses its arguments: {str(error).rstrip('.')}: change {flag}") from None
         if fitting:
             check_trainer(built)  # here, before it starts other processes
             self.watch.settle_timeout(built)
@@ -197,6 +213,21 @@ class RunCLI(LightningCLI):
         if config.model.weights is not None and not is_on_hub(config.model.weights):
             config.model.weights = _absolute(config.model.weights)
         return str(self.parser.dump(config, format=format, skip_none=False, skip_validation=True))
+
+
+def _problems_of(config: Any) -> list[str]:
+    """Numbers that the parser and the trainer let through, and with which something else would be trained."""
+    seed, trainer = config.seed_everything, config.trainer
+    clip = trainer.gradient_clip_val
+    rules = (
+        ("seed_everything", seed, "must be from 0 to 4294967295", isinstance(seed, bool) or 0 <= seed < 2**32),
+        ("trainer.gradient_clip_val", clip, "must be above 0, or left out", clip is None or clip > 0),
+        *(
+            (f"trainer.{name}", trainer[name], "must be above 0", trainer[name] is None or trainer[name] > 0)
+            for name in ("accumulate_grad_batches", "limit_train_batches", "limit_val_batches")
+        ),
+    )
+    return [f"{name} is {value}, it {rule}" for name, value, rule, kept in rules if not kept]
 
 
 def _absolute(path: str) -> str:

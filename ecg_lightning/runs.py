@@ -71,9 +71,9 @@ class RunFolder:
         """What the folder says of itself; None where there is no run."""
         try:
             state: State = json.loads((self.path / "state.json").read_text())["state"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return "interrupted"
         return state
 
@@ -87,7 +87,7 @@ class RunFolder:
         try:
             with (self.path / ".lock").open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except BlockingIOError:
             return True
@@ -106,6 +106,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--run {self.path} is a file, a run is a folder: choose another name")
+        refuse_unwritable(self.path, "--run")
         self._new = not self.path.exists() or not any(self.path.iterdir())
         if self.state is None and not self._new and not (self.path / ".lock").exists():
             raise InputError(f"--run {self.path} is a folder without a run in it, and not empty: choose another name")
@@ -260,6 +261,17 @@ class RunFolder:
             raise InputError(f"--checkpoint {path} is no checkpoint, or damaged: the run's are in {self.checkpoints}")
         return path
 
+    def readable_checkpoint(self, name: str | None) -> Path:
+        """The checkpoint called ``name``, the best of the last phase for None.
+
+        Raises:
+            InputError: when there is none, or it is damaged, or could run code.
+        """
+        path = self.named_checkpoint(name) if name else self.best_checkpoint()
+        if global_step(path) is None:
+            raise InputError(f"{path} is damaged: name another with --checkpoint, or go on with `fit --resume auto`")
+        return path
+
     # --- what a run writes once ---
 
     @property
@@ -267,7 +279,7 @@ class RunFolder:
         """Hash of the store that the run was trained on."""
         try:
             return str(json.loads(self.environment.read_text())["store_sha256"])
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     @property
@@ -275,7 +287,7 @@ class RunFolder:
         """Length of the records that the run was trained on."""
         try:
             return float(json.loads(self.environment.read_text())["record_seconds"])
-        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def write_environment(
@@ -344,6 +356,19 @@ def _let_go() -> None:
     """A loader's worker that outlives its killed parent must not hold the parent's lock."""
     while _locks:
         _locks.pop().close()
+
+
+def refuse_unwritable(path: Path, flag: str = "--output") -> None:
+    """Refuses, before anything is computed, a place where nothing can be written.
+
+    Raises:
+        InputError: where a file stands in a folder's place, or the folder is read-only.
+    """
+    folder = next(one for one in path.absolute().parents if one.exists())
+    if not folder.is_dir():
+        raise InputError(f"{flag} {path}: {folder} is a file, it would have to be a folder: choose another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{flag} {path}: {folder} is read-only: choose another place, or mend its permissions")
 
 
 os.register_at_fork(after_in_child=_let_go)

@@ -102,8 +102,9 @@ class MetricsFile(Logger):
 class WandbTracker(WandbLogger):
     """Weights & Biases: the complete config once, the phase as a figure, a table per label, one run over all resumes.
 
-    Without a key it runs offline and says so; `wandb sync` uploads it later. Nothing but configs and figures is sent:
-    no record, no id, no report.
+    Without a key it runs offline and says so; `wandb sync` uploads it later. What is sent: the config, figures, a table
+    of labels, and what Weights & Biases adds itself (the command line, host and user name, versions, load of the
+    machine). Never a record, an id or a report; nor what is printed, since a message may name a record.
 
     Its curve is that of `metrics.csv`: each step once, whole, under its own number. A row is sent when the next one
     begins; a resume sends what is in the file and not yet there. Offline nobody knows what a kill left of the last
@@ -129,6 +130,8 @@ class WandbTracker(WandbLogger):
         offline: bool | None = None,
         folder: str = ".",
     ) -> None:
+        import wandb
+
         if offline is None:
             offline = _has_no_key()
             if offline:
@@ -137,6 +140,7 @@ class WandbTracker(WandbLogger):
         mode: dict[str, Any] = {"mode": "offline"} if offline else {}
         self._row: dict[str, Any] = {}
         self._row_step: int | None = None
+        mode["settings"] = wandb.Settings(console="off")
         super().__init__(
             project=project, entity=entity, name=name, group=group, tags=list(tags or ()), offline=offline,
             save_dir=folder, id=_kept_id(Path(folder)), resume="allow", log_model=False, **mode,

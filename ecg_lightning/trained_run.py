@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
@@ -22,8 +21,10 @@ from ecg_lightning.data.plan import asked_length, signal_to_store
 from ecg_lightning.data.reading import Reading
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.frozen_backbone import read_checkpoint
-from ecg_lightning.runs import NO_DEVICE, RunFolder, existing_run, file_sha256, global_step
+from ecg_lightning.own_code import refuse_code_of
+from ecg_lightning.runs import NO_DEVICE, RunFolder, existing_run, file_sha256
 from ecg_lightning.signals import SignalSpec
+from ecg_lightning.yaml_files import read_mapping
 
 if TYPE_CHECKING:
     from ecg_lightning.data.formats import Layout
@@ -46,7 +47,7 @@ class TrainedRun:
     """
 
     def __init__(self, run: RunFolder, checkpoint: Path, device: torch.device) -> None:
-        config = yaml.safe_load(run.config.read_text())
+        config = _config_of(run)
         self._model: dict[str, Any] = config["model"]
         self.run, self.checkpoint, self.device = run, checkpoint, device
         self.classifier = load_classifier(self._model, checkpoint).to(device)
@@ -183,6 +184,10 @@ class TrainedRun:
 def load_run(path: str | Path, *, checkpoint: str | None = None, device: str = "auto") -> TrainedRun:
     """A run that `ecg-lightning fit` trained, to be asked for predictions; needs no store.
 
+    Of a run from somebody else: its checkpoint is read without running code; of its config only the backbone is built,
+    whose ``class_path`` may name a class of your own, which is imported from where Python finds it, never from the run
+    folder. `test`, `validate` and `fit --resume` build all that the config names: read it first.
+
     Args:
         path: the run folder.
         checkpoint: by path, or by its name in the run (``last``); the best of the last phase if left out.
@@ -193,10 +198,26 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str = "
         InputError: for a damaged checkpoint, or one of another network.
     """
     run = existing_run(path)
-    file = run.named_checkpoint(checkpoint) if checkpoint else run.best_checkpoint()
-    if global_step(file) is None:
-        raise InputError(f"{file} is damaged: name another with --checkpoint, or go on with `fit --resume auto`")
-    return TrainedRun(run, file, checked_device(device))
+    return TrainedRun(run, run.readable_checkpoint(checkpoint), checked_device(device))
+
+
+def _config_of(run: RunFolder) -> dict[str, Any]:
+    """The run's config, with the sections that are read here.
+
+    Raises:
+        InputError: for a file that is not what `fit` wrote.
+    """
+    rule = "put back the file that `fit` wrote"
+    config = read_mapping(run.config, rule)
+    sections = {"model": ("backbone",), "data": ("store", "task"), "post_training": ()}
+    for section, keys in sections.items():
+        found = config.get(section)
+        if missing := [key for key in keys if not isinstance(found, dict) or key not in found]:
+            raise InputError(f"{run.config} lacks {', '.join(f'{section}.{key}' for key in missing)}: {rule}")
+    if not isinstance(config["model"]["backbone"], dict) or not isinstance(config.get("post_training"), dict):
+        raise InputError(f"{run.config}: model.backbone and post_training must hold keys: {rule}")
+    refuse_code_of(run.path, config)
+    return config
 
 
 def load_classifier(model: dict[str, Any], checkpoint: Path) -> ECGClassifier:
@@ -207,8 +228,13 @@ def load_classifier(model: dict[str, Any], checkpoint: Path) -> ECGClassifier:
             names a frozen backbone that is not there.
     """
     content = read_checkpoint(checkpoint)
+    if missing := [key for key in ("label_names", "state_dict") if key not in content]:
+        raise InputError(f"{checkpoint} lacks {' and '.join(missing)}: it is no checkpoint of this package's `fit`")
     classifier = new_classifier(model, content["label_names"])
-    classifier.on_load_checkpoint(content)
+    try:
+        classifier.on_load_checkpoint(content)
+    except InputError as error:
+        raise InputError(f"{checkpoint} does not go with the config.yaml of its run: {error}") from None
     classifier.load_state_dict(content["state_dict"])
     return classifier.float()  # of a run in double precision as well
 

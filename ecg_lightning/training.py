@@ -9,9 +9,11 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from ecg_lightning.checkpointing import resumed
+from ecg_lightning.config_names import config_content
 from ecg_lightning.disk_space import check_space, is_out_of_space, need_of, out_of_space
 from ecg_lightning.errors import InputError, StoppedError
 from ecg_lightning.memory import is_out_of_memory, out_of_memory
+from ecg_lightning.own_code import refuse_code_of
 from ecg_lightning.progress import Position, next_position
 from ecg_lightning.results import write_results
 from ecg_lightning.resuming import differences, refuse_past, table
@@ -33,6 +35,7 @@ def fit(arguments: Sequence[str]) -> int:
     if not asks and resume != "auto":
         _refuse_existing(run)
     if resume == "auto" and run.config.exists():
+        refuse_code_of(run.path, config_content(str(run.config)))
         arguments = ["--config", str(run.config), *arguments]
     cli = RunCLI("fit", arguments)
     if cli.nothing_left:
@@ -188,8 +191,9 @@ def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         RunCLI(command, arguments)
     run = existing_run(value_of("--run", arguments) or "")
+    refuse_code_of(run.path, config_content(str(run.config)))
     cli = RunCLI(command, ["--config", str(run.config), *arguments])
-    checkpoint = run.named_checkpoint(cli.config.checkpoint) if cli.config.checkpoint else run.best_checkpoint()
+    checkpoint = run.readable_checkpoint(cli.config.checkpoint)
     unfinished = run.state != "complete"
     if unfinished:
         log.warning(

@@ -97,6 +97,10 @@ class PTBXLDataModule(LightningDataModule):
 
     def _check(self) -> None:
         _check_folds(self.folds)
+        if not 0 <= self.min_likelihood <= 100:
+            raise UsageError(f"data.min_likelihood is {self.min_likelihood}, it must lie in 0..100")
+        if self.num_workers < 0:
+            raise UsageError(f"data.num_workers is {self.num_workers}, it must be 0 or more")
         if not 0 < self.train_fraction <= 1:
             raise UsageError(f"data.train_fraction is {self.train_fraction}, it must lie in 0..1, 0 left out")
         if self.shuffle_records < 1:
@@ -379,6 +383,9 @@ def _as_is(batch: Any) -> Any:
 
 
 def _check_folds(folds: dict[str, tuple[int, ...]]) -> None:
+    for name, values in folds.items():
+        if not values:
+            raise UsageError(f"data.{name}_folds is empty: name at least one fold, such as --data.{name}_folds [9]")
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         common = sorted(set(folds[one]) & set(folds[other]))
         if common:

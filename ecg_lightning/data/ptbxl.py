@@ -131,7 +131,7 @@ def _codes(text: str) -> dict[str, Any]:
 
 
 def _file(text: str) -> str:
-    if not text or Path(text).is_absolute() or ".." in Path(text).parts:
+    if not text or "\0" in text or Path(text).is_absolute() or ".." in Path(text).parts:
         raise ValueError
     return text
 

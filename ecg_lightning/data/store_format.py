@@ -106,6 +106,10 @@ def read_contents(path: Path) -> Contents:
     """
     import h5py
 
+    if path.is_dir():
+        raise InputError(
+            f"store {path} is a folder, a store is a file: name the STORE that `ecg-lightning prepare` wrote"
+        )
     if not path.is_file():
         partial = path.with_name(path.name + ".partial").exists()
         raise InputError(
@@ -128,12 +132,14 @@ def read_contents(path: Path) -> Contents:
 
 
 def _check_version(path: Path, version: int) -> None:
+    if version < 1:
+        raise InputError(_unreadable(path, ValueError("it has no format version")))
     if version > FORMAT_VERSION:
         raise InputError(
             f"store {path} has format version {version}, this package reads {FORMAT_VERSION}: "
             "upgrade ecg-lightning, or " + _REMAKE
         )
-    if 0 < version < FORMAT_VERSION:
+    if version < FORMAT_VERSION:
         raise InputError(f"store {path} has the old format version {version}, not {FORMAT_VERSION}: {_REMAKE}")
 
 
@@ -148,10 +154,15 @@ def contents_of(file: Any) -> Contents:
             else:
                 _layout(dataset)  # for its checks
                 tables[full] = dataset[()]
-    attributes = {
-        name: value.decode() if isinstance(value, bytes) else value.item() for name, value in file.attrs.items()
-    }
+    attributes = {name: _plain(name, value) for name, value in file.attrs.items()}
     return Contents(attributes, tables, layouts)
+
+
+def _plain(name: str, value: Any) -> Any:
+    found = value.decode() if isinstance(value, bytes) else value.item()
+    if not isinstance(found, (str, int, float)):
+        raise TypeError(f"attribute {name} is neither text nor a number")
+    return found
 
 
 def _layout(dataset: Any) -> Layout:

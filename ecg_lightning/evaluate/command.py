@@ -13,7 +13,7 @@ from ecg_lightning.evaluate.inputs import Given, read_given
 from ecg_lightning.evaluate.judging import evaluate as judge
 from ecg_lightning.evaluate.judging import same_files
 from ecg_lightning.evaluate.predictions import Predictions
-from ecg_lightning.runs import write_json
+from ecg_lightning.runs import refuse_unwritable, write_json
 
 _OF_FILE = ("checkpoint_sha256", "store_sha256", "task", "folds", "keep", "min_likelihood")
 """What makes two files of predictions the same, wherever they lie."""
@@ -170,6 +170,7 @@ def _refuse_other(files: dict[Path, dict[str, Any]], overwrite: bool) -> None:
         InputError: naming what differs.
     """
     for path, content in files.items():
+        refuse_unwritable(path)
         if overwrite or not path.exists():
             continue
         try:

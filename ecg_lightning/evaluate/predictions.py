@@ -5,6 +5,7 @@ A csv is read as well: `prediction_tables`. What a file must hold is in `problem
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +14,14 @@ from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ecg_lightning.errors import InputError, joined
 from ecg_lightning.runs import whole_file
 
+_MOST_PACKED = 1100
+"""Bytes that a byte of an npz may stand for: what DEFLATE reaches, 1032, and some."""
 KEYS = ("record_id", "patient_id", "fold", "probabilities", "labels", "label_names", "meta")
 MAX_BYTES = 2**31
 """Of the arrays of a file, unpacked: a few megabytes can claim as many gigabytes."""
@@ -85,6 +89,7 @@ class Predictions:
 
 def _read_npz(path: str | Path) -> dict[str, Any]:
     try:
+        _check_claims(Path(path))
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             _check_size(file.zip)
             content: dict[str, Any] = {key: file[key] for key in KEYS}
@@ -104,6 +109,18 @@ def _read_npz(path: str | Path) -> dict[str, Any]:
 def _check_size(archive: ZipFile) -> None:
     if (size := sum(member.file_size for member in archive.infolist())) > MAX_BYTES:
         raise ValueError(f"it claims {size / 2**20:.1f} MiB of arrays, at most {MAX_BYTES / 2**20:g} MiB are read")
+
+
+def _check_claims(path: Path) -> None:
+    """Refuses an array whose header claims more than the file can hold: NumPy asks for the memory first."""
+    most = _MOST_PACKED * path.stat().st_size
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as array:
+                readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+                shape, _, dtype = readers[npy.read_magic(array)](array)
+            if math.prod(shape) * dtype.itemsize > min(member.file_size, most):
+                raise ValueError(f"{member.filename} claims {shape} of {dtype}, more than is there")
 
 
 def problems_of(content: Mapping[str, Any]) -> list[str]:

@@ -30,6 +30,7 @@ import yaml
 
 from ecg_lightning.config_names import find_grid
 from ecg_lightning.errors import UsageError, joined
+from ecg_lightning.yaml_files import read_mapping
 
 GRID_KEYS = ("configs", "flags", "axes", "exclude", "min_train_records")
 OF_THE_GRID = ("axes", "exclude", "min_train_records")
@@ -78,13 +79,8 @@ def load_grid(name: str, changes: Sequence[tuple[str, str]] = ()) -> Grid:
         UsageError: naming every key that breaks a rule, and the rule.
     """
     path = find_grid(name)
-    try:
-        content = yaml.load(path.read_text(), Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no YAML: {error}") from None
+    content = read_mapping(path, f"a grid has the keys {', '.join(GRID_KEYS)}", UsageError)
     problems: list[str] = []
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no mapping: a grid has the keys {', '.join(GRID_KEYS)}")
     for key, text in changes:
         _change(content, key, parsed(text), problems)
     changed = {key.split(".")[1] for key, _ in changes if key.startswith("axes.")}
@@ -109,17 +105,6 @@ def label_of(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(label_of(one) for one in value)
     return str(value)
-
-
-class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]
-    """Refuses a key that stands twice: YAML takes the last without a word."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} stands twice", node.start_mark)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return mapping
 
 
 def _change(content: dict[str, Any], key: str, value: Any, problems: list[str]) -> None:

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ecg_lightning.backbones.hub import is_on_hub
-from ecg_lightning.config_names import find_config
+from ecg_lightning.config_names import config_content, find_config
 from ecg_lightning.errors import UsageError, joined
 from ecg_lightning.experiment.grid import Grid, Setting, parsed
 
@@ -143,14 +141,7 @@ def _lasting(config: str) -> str:
 
 
 def _content(config: str) -> Mapping[str, Any]:
-    path = find_config(config)
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is no YAML: {error}") from None
-    if not isinstance(content or {}, dict):
-        raise UsageError(f"--config {path} holds no mapping: it gives arguments of fit their values")
-    return content or {}
+    return config_content(find_config(config))
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

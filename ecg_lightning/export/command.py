@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecg_lightning.errors import InputError, UsageError
-from ecg_lightning.runs import whole_file
+from ecg_lightning.runs import refuse_unwritable, whole_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +57,7 @@ def export(
         raise UsageError(f"--output {path}: a run is exported as {' or '.join(_SUFFIXES)}: --output {path.stem}.onnx")
     if there := [str(one) for one in (path, card) if one.exists() and not overwrite]:
         raise InputError(f"{', '.join(there)}: there already; name another file, or replace it with --overwrite")
+    refuse_unwritable(path)
     trained = load_run(run, checkpoint=checkpoint, device="cpu")
     windows, of = compared_windows(trained, records, _MOST)
     metadata = metadata_of(trained)

@@ -23,7 +23,7 @@ from ecg_lightning.report.record_facts import (
     record_title,
     signal_in_words,
 )
-from ecg_lightning.runs import NO_DEVICE, whole_file
+from ecg_lightning.runs import NO_DEVICE, refuse_unwritable, whole_file
 
 FORMATS = ("png", "pdf", "svg")
 MM_PER_INCH = 25.4
@@ -171,6 +171,8 @@ def refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
     """
     if there := [str(path) for path in paths if path.exists() and not overwrite]:
         raise InputError(f"{', '.join(there)}: there already; name another file, or replace it with --overwrite")
+    for path in paths:
+        refuse_unwritable(path)
 
 
 def save_pages(figures: Sequence[Figure], path: Path) -> None:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.runs import BEST, RunFolder
+from ecg_lightning.yaml_files import read_mapping
 
 RECORD = "experiment.json"
 
@@ -158,8 +157,8 @@ def _mapping(path: Path, problems: list[str]) -> Mapping[str, Any]:
     """A YAML or JSON file that holds a mapping; empty, with the problem told, where it does not."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = json.loads(text) if path.suffix == ".json" else read_mapping(path, "put back what `fit` wrote")
+    except (OSError, ValueError) as error:
         problems.append(f"{path.name} cannot be read ({type(error).__name__})")
         return {}
     if not isinstance(content, dict):

@@ -22,7 +22,7 @@ from ecg_lightning.report.run_groups import grouped, shown
 from ecg_lightning.report.run_sections import Chapter, Folded, Part, chapters
 from ecg_lightning.report.sheets import Sheet
 from ecg_lightning.report.store_page import PTBXL
-from ecg_lightning.runs import NO_DEVICE, whole_file
+from ecg_lightning.runs import NO_DEVICE, refuse_unwritable, whole_file
 
 PAGE, RECORD = "report.html", "report.json"
 _HEADLINES = 6
@@ -78,6 +78,7 @@ def refuse_existing_report(output: Path, *, overwrite: bool) -> list[str]:
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file, a report needs a folder: choose another name")
+    refuse_unwritable(output / RECORD)
     if not output.exists() or not any(output.iterdir()):
         return []
     try:

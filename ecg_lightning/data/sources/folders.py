@@ -44,6 +44,7 @@ def read_wfdb_folder(root: Path, options: SourceOptions) -> Source:
         comments = facts_of_comments([line for line in text.splitlines() if line.startswith("#")])
         facts.append({name.lower(): value for name, value in comments.items()})
     carried = [_codes(fact.get("dx", "")) for fact in facts]
+    table = read_code_table(options.codes)
     attributes = {"source_sha256": digest.hexdigest()}
     source, notes = _unlabelled(root, headers, options), []
     source.records["age"] = np.array([_age(fact.get("age", "")) for fact in facts], np.float32)
@@ -54,7 +55,6 @@ def read_wfdb_folder(root: Path, options: SourceOptions) -> Source:
         notes.append("no header has codes (Dx): the store has no task, `fit` cannot train on it")
         likelihood, statements = source.likelihood, source.statements
     else:
-        table = read_code_table(options.codes)
         attributes["codes_sha256"] = table.sha256
         likelihood, statements, more = label_codes(carried, table)
         notes += more

@@ -19,6 +19,7 @@ from ecg_lightning.data.synthesize.settings import SETTINGS, Prevalence, Setting
 from ecg_lightning.data.synthesize.table import record_path, table_row, table_text
 from ecg_lightning.data.workers import in_processes, usable_cores
 from ecg_lightning.errors import InputError, UsageError
+from ecg_lightning.runs import refuse_unwritable
 
 CHUNK = 32
 _DRAFT = f"{SETTINGS}.draft"
@@ -103,6 +104,7 @@ def _check_settings(settings: Settings, workers: int | None) -> None:
 
 def _refuse_existing(output: Path, overwrite: bool) -> None:
     if not output.exists():
+        refuse_unwritable(output)
         return
     if not overwrite:
         raise InputError(f"{output} exists already: name another --output, or replace it with --overwrite")
