@@ -69,7 +69,7 @@ class RunCheckpoints(Checkpoint):
         due = self.every_n_steps is not None and (batch_idx + 1) % self.every_n_steps == 0
         stopping = trainer.should_stop or trainer.global_step == trainer.max_steps  # max_time, max_steps
         if not last and not accumulating and (due or stopping):
-            self._save(trainer, "last.ckpt")
+            self.save(trainer, "last.ckpt")
             for file in _metrics_files(trainer):
                 file.write_next()  # the trainer logs the row of this step behind its callbacks
 
@@ -80,7 +80,7 @@ class RunCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The best first, so that `last.ckpt` knows of it; an epoch that a limit cut short is not judged."""
-        if next_position(trainer.fit_loop.state_dict()).batch:
+        if self.is_cut_short(trainer):
             return
         phase = PostTraining.of(trainer).phase_at(trainer.current_epoch)
         auroc, self._auroc = self._auroc, None
@@ -88,12 +88,18 @@ class RunCheckpoints(Checkpoint):
         if auroc is not None and better:
             self.best[phase] = auroc
         if better or phase not in self.best:  # nothing to choose by, so far: the latest
-            self._save(trainer, BEST[phase])
+            self.save(trainer, BEST[phase])
             self._link(BEST[phase], "last.ckpt")
         else:
-            self._save(trainer, "last.ckpt")
+            self.save(trainer, "last.ckpt")
 
-    def _save(self, trainer: Trainer, name: str) -> None:
+    @staticmethod
+    def is_cut_short(trainer: Trainer) -> bool:
+        """Whether a limit ended the epoch inside it."""
+        return bool(next_position(trainer.fit_loop.state_dict()).batch)
+
+    def save(self, trainer: Trainer, name: str) -> None:
+        """Writes a checkpoint, and the figures that belong to it."""
         for file in _metrics_files(trainer):
             file.write()  # a resume goes on behind the rows of its checkpoint
         module = trainer.lightning_module

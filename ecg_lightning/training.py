@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
@@ -14,6 +14,7 @@ from ecg_lightning.progress import next_position
 from ecg_lightning.results import write_results
 from ecg_lightning.run_cli import RunCLI, value_of
 from ecg_lightning.runs import BEST, RunFolder, State, existing_run, global_step, whole_file
+from ecg_lightning.seen_records import refuse_seen
 from ecg_lightning.screen import log_plan, log_to_file, set_up_screen, stop_logging
 from ecg_lightning.termination import TERMINATED
 from ecg_lightning.tracking import WandbTracker
@@ -25,17 +26,21 @@ def fit(arguments: Sequence[str]) -> int:
     """Starts or continues a run; exit code 0 only when it is complete, 143 when it was terminated."""
     set_up_screen()
     run = RunFolder(value_of("--run", arguments) or "")
-    resume = value_of("--resume", arguments)
-    asks = any(argument in ("-h", "--help") or argument.startswith("--print_config") for argument in arguments)
-    if not asks and resume != "auto":
-        _refuse_existing(run)
-    if resume == "auto" and run.config.exists():
-        arguments = ["--config", str(run.config), *arguments]
+    arguments = resumed_arguments(run, arguments)
     cli = RunCLI("fit", arguments)
     if cli.nothing_left:
         log.info("%s is complete, nothing is left to train: ecg-lightning test --run %s", run.path, run.path)
         return 0
-    return _fit(cli)
+    return run_training(cli, _train)
+
+
+def resumed_arguments(run: RunFolder, arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments behind the config of the run that they go on with; a run that is there already is refused."""
+    resume = value_of("--resume", arguments)
+    asks = any(argument in ("-h", "--help") or argument.startswith("--print_config") for argument in arguments)
+    if not asks and resume != "auto":
+        _refuse_existing(run)
+    return ["--config", str(run.config), *arguments] if resume == "auto" and run.config.exists() else arguments
 
 
 @rank_zero_only
@@ -44,23 +49,24 @@ def _refuse_existing(run: RunFolder) -> None:
     run.refuse_existing("never")
 
 
-def _fit(cli: RunCLI) -> int:
+def run_training(cli: RunCLI, train: Callable[[RunCLI], bool]) -> int:
+    """Calls ``train``, which says whether the run is complete, and leaves the folder as what came of it; exit code."""
     run = cli.run_folder
     handler = log_to_file(run.path / "log.txt")
     former = {path: path.read_bytes() for path in (run.config, run.environment) if path.exists()}
     complete = False
     try:
-        complete = _train(cli)
+        complete = train(cli)
     except InputError:
         _put_back(former)
         run.give_up()
         raise
     except SIGTERMException:  # a SystemExit without a code: a scheduler would take it for success
-        _set_state(run, "interrupted")
-        log.warning("terminated; go on with: ecg-lightning fit --run %s --resume auto", run.path)
+        set_state(run, "interrupted")
+        log.warning("terminated; go on with: ecg-lightning %s --run %s --resume auto", cli.command, run.path)
         return TERMINATED
     except BaseException:
-        _set_state(run, "interrupted")
+        set_state(run, "interrupted")
         raise
     finally:
         for tracker in _trackers(cli):
@@ -72,9 +78,19 @@ def _fit(cli: RunCLI) -> int:
 
 def _train(cli: RunCLI) -> bool:
     """Trains to the end, or as far as the trainer's limits let it; whether it was the end."""
+    refuse_seen(cli.model, cli.datamodule)
+    write_config(cli)
+    log_plan(PostTraining.of(cli.trainer), cli.model, cli.datamodule, cli.trainer)
+    complete = train_from_newest(cli)
+    if complete:
+        _judge_best(cli)
+    set_state(cli.run_folder, "complete" if complete else "interrupted")
+    return complete
+
+
+def train_from_newest(cli: RunCLI) -> bool:
+    """Trains from the newest checkpoint, where a run is gone on with; whether it came to its end."""
     run, trainer = cli.run_folder, cli.trainer
-    _write_config(cli)
-    log_plan(PostTraining.of(cli.trainer), cli.model, cli.datamodule, trainer)
     checkpoint = run.newest_checkpoint() if cli.config.resume == "auto" else None
     step = 0 if checkpoint is None else global_step(checkpoint) or 0
     cli.metrics_file.drop_after(step)  # of a run that ended before its first checkpoint, every row
@@ -85,11 +101,8 @@ def _train(cli: RunCLI) -> bool:
         cli.model.resumes = True
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     complete = next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)
-    if complete:
-        _judge_best(cli)
-    else:
-        log.warning("stopped before the end; go on with: ecg-lightning fit --run %s --resume auto", run.path)
-    _set_state(run, "complete" if complete else "interrupted")
+    if not complete:
+        log.warning("stopped before the end; go on with: ecg-lightning %s --run %s --resume auto", cli.command, run.path)
     return complete
 
 
@@ -104,7 +117,8 @@ def _judge_best(cli: RunCLI) -> None:
 
 
 @rank_zero_only
-def _write_config(cli: RunCLI) -> None:
+def write_config(cli: RunCLI) -> None:
+    """The run's complete config and what it ran on, into the folder and to the loggers."""
     cli.pin_weights()
     with whole_file(cli.run_folder.config) as temporary:
         temporary.write_text(cli.run_config())
@@ -159,5 +173,6 @@ def _trackers(cli: RunCLI) -> list[WandbTracker]:
 
 
 @rank_zero_only
-def _set_state(run: RunFolder, state: State) -> None:
+def set_state(run: RunFolder, state: State) -> None:
+    """Writes the state, by the one process that writes."""
     run.set_state(state)

@@ -1,0 +1,124 @@
+"""The command pretrain: from stores without labels to encoder.safetensors, in a run folder as `fit` has it."""
+
+import logging
+from argparse import SUPPRESS
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_only
+
+from ecg_lightning.backbones.provenance import Pretraining, pretraining_of
+from ecg_lightning.checkpointing import RunCheckpoints
+from ecg_lightning.data.unlabelled import UnlabelledECGs
+from ecg_lightning.pretraining.autoencoder import MaskedAutoencoder
+from ecg_lightning.pretraining.encoder_file import write_encoder
+from ecg_lightning.pretraining.masking import num_visible
+from ecg_lightning.pretraining.probe_signal import ProbeSignal
+from ecg_lightning.pretraining.schedule import MaskedPretraining
+from ecg_lightning.run_cli import RunCLI, value_of
+from ecg_lightning.runs import RunFolder
+from ecg_lightning.screen import set_up_screen
+from ecg_lightning.termination import EndTogether
+from ecg_lightning.training import resumed_arguments, run_training, set_state, train_from_newest, write_config
+
+log = logging.getLogger(__name__)
+
+
+class PretrainCLI(RunCLI):
+    """As `RunCLI`, over the masked autoencoder and unlabelled ECGs."""
+
+    trains = "pretrain"
+    model_of_run = MaskedAutoencoder
+    data_of_run = UnlabelledECGs
+    group = "pretraining"
+    lengths = ("pretraining.epochs",)
+    of_the_call = (*RunCLI.of_the_call, "post_training")
+
+    def add_training_arguments(self, parser: LightningArgumentParser) -> None:
+        """The schedule; what a backbone's config says of post-training is for `fit`."""
+        parser.add_argument("--post_training", type=dict[str, Any] | None, default=None, help=SUPPRESS)
+        parser.add_lightning_class_args(MaskedPretraining, self.group)
+        parser.link_arguments("pretraining.epochs", "trainer.max_epochs")
+
+    def training_callbacks(self) -> list[Callback]:
+        """The last checkpoint alone: the loss of masked patches says little of which epoch makes the better features."""
+        return [
+            ProbeSignal(),
+            LastCheckpoint(self.run_folder, self.config_init.checkpoint_every),
+            EndTogether(self.run_folder),
+        ]
+
+
+class LastCheckpoint(RunCheckpoints):
+    """Writes `last.ckpt` behind every epoch, and inside it where asked for."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is chosen by validation."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """An epoch that a limit cut short has its checkpoint already."""
+        if not self.is_cut_short(trainer):
+            self.save(trainer, "last.ckpt")
+
+
+def pretrain(arguments: Sequence[str]) -> int:
+    """Starts or continues a pre-training; exit code 0 only when it is complete, 143 when it was terminated."""
+    set_up_screen()
+    run = RunFolder(value_of("--run", arguments) or "")
+    cli = PretrainCLI("pretrain", resumed_arguments(run, arguments))
+    if cli.nothing_left:
+        log.info("%s is complete, nothing is left to train", run.path)
+        return 0
+    return run_training(cli, _train)
+
+
+def _train(cli: RunCLI) -> bool:
+    write_config(cli)
+    history = _history(cli)
+    _log_plan(cli, history)
+    complete = train_from_newest(cli)
+    if complete:
+        _write_encoder(cli, history)
+    set_state(cli.run_folder, "complete" if complete else "interrupted")
+    return complete
+
+
+def _history(cli: RunCLI) -> list[Pretraining]:
+    """What the encoder has seen behind this run: what its weights had, and this."""
+    model, epochs = cli.model, MaskedPretraining.of(cli.trainer).epochs
+    past = [] if model.weights is None else [*pretraining_of(model.weights)]
+    objective = f"masked auto-encoding, {model.mask_ratio:.0%} masked"
+    return past + [
+        Pretraining(
+            one["source"], tuple(one["folds"]), one["records"], one["patients"], epochs, objective,
+            tuple(one["stores_sha256"]),
+        )  # fmt: skip
+        for one in cli.datamodule.what_is_trained_on()
+    ]
+
+
+def _log_plan(cli: RunCLI, history: Sequence[Pretraining]) -> None:
+    """What is about to be trained, in a few lines."""
+    model, plan, trainer = cli.model, MaskedPretraining.of(cli.trainer), cli.trainer
+    backbone, patches = model.backbone, model.backbone.num_patches
+    sizes = [sum(parameter.numel() for parameter in part.parameters()) / 1e6 for part in (backbone, model.decoder)]
+    log.info(
+        "%s: %.1f M parameters, its decoder %.1f M; %d of %d patches visible",
+        type(backbone).__name__, *sizes, num_visible(patches, model.mask_ratio), patches,
+    )  # fmt: skip
+    for one in history:
+        log.info("trains on %s", one)
+    log.info("%d epochs, rate %g (%s)", plan.epochs, plan.learning_rate, plan.schedule)
+    log.info("%s x %d, precision %s", trainer.strategy.root_device.type, trainer.world_size, trainer.precision)
+
+
+@rank_zero_only
+def _write_encoder(cli: RunCLI, history: Sequence[Pretraining]) -> None:
+    sizes: dict[str, Any] = dict(cli.config.model.backbone.get("init_args") or {})
+    judged = {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name.startswith("val/")}
+    path = write_encoder(Path(cli.run_folder.path), cli.model.backbone, sizes, history, judged)
+    log.info("%s: to be fine-tuned with: ecg-lightning fit --model.weights %s ...", path, path)
