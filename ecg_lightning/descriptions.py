@@ -8,9 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
+from safetensors import SafetensorError, safe_open
 
 from ecg_lightning.backbones import backbone_card, list_backbones, meta_backbone
 from ecg_lightning.chains import chain_to_json
+from ecg_lightning.errors import InputError
 
 
 def is_run(path: str) -> bool:
@@ -28,6 +30,24 @@ def inspect_run(path: str, *, json: bool = False) -> None:
     }
     content["checkpoints"] = sorted(file.name for file in (folder / "checkpoints").glob("[!.]*"))
     _print_nested(f"run {folder}", content, json=json)
+
+
+def inspect_weights(path: str, *, json: bool = False) -> None:
+    """Prints what a safetensors file says of itself, and how many tensors it holds."""
+    try:
+        with safe_open(path, "pt") as file:
+            entries, tensors = dict(file.metadata() or {}), [*file.keys()]
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no whole safetensors file ({error}): fetch or write it again") from None
+    content = {"tensors": len(tensors), **{name: _as_data(value) for name, value in entries.items()}}
+    _print_nested(f"weights {path}", content, json=json)
+
+
+def _as_data(text: str) -> Any:
+    try:
+        return loads(text)
+    except ValueError:
+        return text
 
 
 def inspect_backbone(name: str, *, json: bool = False) -> None:

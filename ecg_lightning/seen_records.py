@@ -22,7 +22,7 @@ def refuse_seen(classifier: ECGClassifier, data: PTBXLDataModule) -> None:
         if seen:
             told = [f"fold(s) {', '.join(map(str, folds))} of {one.source}" for one, folds in seen]
             raise UsageError(
-                f"model.weights {classifier.weights} were pre-trained on {joined(told)}, which are in data.{split}_folds: "
-                "a score on them would flatter; pre-train without them (ecg-lightning pretrain --data.train_folds ...) "
-                f"or set other --data.{split}_folds"
+                f"model.weights {classifier.weights} were pre-trained on {joined(told)}, which are in "
+                f"data.{split}_folds: a score on them would flatter; pre-train without them (ecg-lightning pretrain "
+                f"--data.train_folds ...) or set other --data.{split}_folds"
             )

@@ -14,8 +14,8 @@ from ecg_lightning.progress import next_position
 from ecg_lightning.results import write_results
 from ecg_lightning.run_cli import RunCLI, value_of
 from ecg_lightning.runs import BEST, RunFolder, State, existing_run, global_step, whole_file
-from ecg_lightning.seen_records import refuse_seen
 from ecg_lightning.screen import log_plan, log_to_file, set_up_screen, stop_logging
+from ecg_lightning.seen_records import refuse_seen
 from ecg_lightning.termination import TERMINATED
 from ecg_lightning.tracking import WandbTracker
 
@@ -102,7 +102,9 @@ def train_from_newest(cli: RunCLI) -> bool:
     trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     complete = next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)
     if not complete:
-        log.warning("stopped before the end; go on with: ecg-lightning %s --run %s --resume auto", cli.command, run.path)
+        log.warning(
+            "stopped before the end; go on with: ecg-lightning %s --run %s --resume auto", cli.command, run.path
+        )
     return complete
 
 

@@ -69,8 +69,8 @@ class MaskedAutoencoder(LightningModule):
         super().__init__()
         if not isinstance(backbone, PatchBackbone):
             raise UsageError(
-                f"model.backbone is {backbone.flag_name()}, which has no grid of patches to mask: choose vit, mtecg_ti, "
-                "st_mem_base or st_mem_small, or a PatchBackbone of your own"
+                f"model.backbone is {backbone.flag_name()}, which has no grid of patches to mask: choose vit, mtecg_ti,"
+                " st_mem_base or st_mem_small, or a PatchBackbone of your own"
             )
         if not 0 < mask_ratio < 1:
             raise UsageError(f"model.mask_ratio is {mask_ratio}, it must lie between 0 and 1")

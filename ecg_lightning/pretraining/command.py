@@ -3,7 +3,7 @@
 import logging
 from argparse import SUPPRESS
 from collections.abc import Sequence
-from pathlib import Path
+from inspect import signature
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -17,12 +17,14 @@ from ecg_lightning.data.unlabelled import UnlabelledECGs
 from ecg_lightning.pretraining.autoencoder import MaskedAutoencoder
 from ecg_lightning.pretraining.encoder_file import write_encoder
 from ecg_lightning.pretraining.masking import num_visible
+from ecg_lightning.pretraining.pictures import draw_reconstructions
 from ecg_lightning.pretraining.probe_signal import ProbeSignal
 from ecg_lightning.pretraining.schedule import MaskedPretraining
 from ecg_lightning.run_cli import RunCLI, value_of
-from ecg_lightning.runs import RunFolder
+from ecg_lightning.runs import RunFolder, write_json
 from ecg_lightning.screen import set_up_screen
 from ecg_lightning.termination import EndTogether
+from ecg_lightning.tracking import WandbTracker
 from ecg_lightning.training import resumed_arguments, run_training, set_state, train_from_newest, write_config
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class PretrainCLI(RunCLI):
         parser.link_arguments("pretraining.epochs", "trainer.max_epochs")
 
     def training_callbacks(self) -> list[Callback]:
-        """The last checkpoint alone: the loss of masked patches says little of which epoch makes the better features."""
+        """The last checkpoint alone: the loss says little of which epoch makes the better features."""
         return [
             ProbeSignal(),
             LastCheckpoint(self.run_folder, self.config_init.checkpoint_every),
@@ -82,7 +84,7 @@ def _train(cli: RunCLI) -> bool:
     _log_plan(cli, history)
     complete = train_from_newest(cli)
     if complete:
-        _write_encoder(cli, history)
+        _write_outcome(cli, history)
     set_state(cli.run_folder, "complete" if complete else "interrupted")
     return complete
 
@@ -92,13 +94,11 @@ def _history(cli: RunCLI) -> list[Pretraining]:
     model, epochs = cli.model, MaskedPretraining.of(cli.trainer).epochs
     past = [] if model.weights is None else [*pretraining_of(model.weights)]
     objective = f"masked auto-encoding, {model.mask_ratio:.0%} masked"
-    return past + [
-        Pretraining(
-            one["source"], tuple(one["folds"]), one["records"], one["patients"], epochs, objective,
-            tuple(one["stores_sha256"]),
-        )  # fmt: skip
+    now = (
+        Pretraining.from_json({**one, "epochs": epochs, "objective": objective})
         for one in cli.datamodule.what_is_trained_on()
-    ]
+    )
+    return [*past, *now]
 
 
 def _log_plan(cli: RunCLI, history: Sequence[Pretraining]) -> None:
@@ -117,8 +117,27 @@ def _log_plan(cli: RunCLI, history: Sequence[Pretraining]) -> None:
 
 
 @rank_zero_only
-def _write_encoder(cli: RunCLI, history: Sequence[Pretraining]) -> None:
-    sizes: dict[str, Any] = dict(cli.config.model.backbone.get("init_args") or {})
-    judged = {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name.startswith("val/")}
-    path = write_encoder(Path(cli.run_folder.path), cli.model.backbone, sizes, history, judged)
+def _write_outcome(cli: RunCLI, history: Sequence[Pretraining]) -> None:
+    """The encoder with its card, the last figures, the pictures."""
+    run, plan, backbone = cli.run_folder, MaskedPretraining.of(cli.trainer), cli.model.backbone
+    built = signature(type(backbone)).parameters
+    named = dict(cli.config.model.backbone.get("init_args") or {})
+    sizes = {name: value for name, value in named.items() if not _is_default(value, built[name].default)}
+    figures = cli.trainer.callback_metrics
+    judged = {name.removeprefix("val/"): float(value) for name, value in figures.items() if name.startswith("val/")}
+    path = write_encoder(run.path, backbone, sizes, history, judged)
+    write_json(run.path / "metrics_pretraining.json", {**judged, "trained_on": [one.to_json() for one in history]})
+    pictures = draw_reconstructions(cli.trainer, cli.model, cli.datamodule, run.path)
+    for tracker in cli.loggers:
+        if isinstance(tracker, WandbTracker) and plan.share_pictures:
+            tracker.log_image("reconstructions", [str(one) for one in pictures])
     log.info("%s: to be fine-tuned with: ecg-lightning fit --model.weights %s ...", path, path)
+    if pictures:
+        log.info("%s: %d pictures", pictures[0].parent, len(pictures))
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return bool(
+        (list(value) if isinstance(value, tuple) else value)
+        == (list(default) if isinstance(default, tuple) else default)
+    )

@@ -40,7 +40,9 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.register_buffer("places", grid_places(grid, dim), persistent=False)
-        self.blocks = nn.ModuleList(Block(index, dim, heads, mlp_ratio=4, eps=EPS, dropout=0.0) for index in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(index, dim, heads, mlp_ratio=4, eps=EPS, dropout=0.0) for index in range(depth)
+        )
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.predict = nn.Linear(dim, num_values)
         nn.init.normal_(self.mask_token, std=0.02)

@@ -18,7 +18,11 @@ FILE, CARD = "encoder.safetensors", "encoder.md"
 
 
 def write_encoder(
-    folder: Path, backbone: Backbone, sizes: Mapping[str, Any], history: Sequence[Pretraining], judged: Mapping[str, float]
+    folder: Path,
+    backbone: Backbone,
+    sizes: Mapping[str, Any],
+    history: Sequence[Pretraining],
+    judged: Mapping[str, float],
 ) -> Path:
     """Writes the backbone's weights, names and all, and the card beside them.
 
@@ -79,8 +83,8 @@ def card_of(
         "",
         *(f"- {one}" for one in history),
         "",
-        "Scores on records that it was trained on flatter it, though it saw no label: `fit` refuses to validate or test "
-        "on these folds of these sources.",
+        "Scores on records that it was trained on flatter it, though it saw no label: `fit` refuses to validate or "
+        "test on these folds of these sources.",
         "",
         "## What it takes",
         "",

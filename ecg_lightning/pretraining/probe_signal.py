@@ -2,13 +2,13 @@
 
 import logging
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.data.dataset import ECGDataset
+from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.data.sampler import Request, Rows
 from ecg_lightning.data.splits import Split, TaskLabels
 from ecg_lightning.data.store_set import StoreSet
@@ -58,9 +58,7 @@ class ProbeSignal(Callback):
             pl_module.log(f"val/{name}", macro(figures), prog_bar=name == "probe_auroc", sync_dist=True)
 
 
-def _labelled_records(
-    data: UnlabelledECGs, module: MaskedAutoencoder, task: str
-) -> dict[str, tuple[ECGDataset, Rows]]:
+def _labelled_records(data: UnlabelledECGs, module: MaskedAutoencoder, task: str) -> dict[str, tuple[ECGDataset, Rows]]:
     """The labelled records of the first source that has the task; nothing where none has, said once."""
     for number in range(data.stores.num_sources):
         of_source = zip(data.stores.stores, data.stores.source_of_store, strict=True)
@@ -112,7 +110,7 @@ def ridge_scores(features: Tensor, labels: Tensor, judged: Tensor) -> Tensor:
     ``labels`` (record, label) 0, 1, or 255 where unknown, which counts as the label's mean. Features are brought to
     mean 0 and deviation 1 by those that it learns from.
     """
-    known = labels != np.uint8(255)
+    known = labels.ne(UNKNOWN_LABEL)
     target = labels.where(known, 0).double()
     means = target.sum(dim=0) / known.sum(dim=0).clamp(min=1)
     target = torch.where(known, target, means) - means
@@ -120,4 +118,5 @@ def ridge_scores(features: Tensor, labels: Tensor, judged: Tensor) -> Tensor:
     deviation = deviation.clamp(min=1e-9)
     x, y = ((each - mean) / deviation for each in (features, judged))
     gram = x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
-    return (y @ torch.linalg.solve(gram, x.T @ target) + means).sigmoid()
+    scores: Tensor = y @ torch.linalg.solve(gram, x.T @ target) + means
+    return scores.sigmoid()

@@ -22,6 +22,9 @@ class MaskedPretraining(Callback):
         probe_every: every so many epochs, and behind the last, a linear probe on frozen features of the training folds
             is judged on the validation folds: `val/probe_auroc`, `val/probe_auprc`. Nothing is chosen by it. 0: never.
         probe_task: whose labels it reads, of the first entry of data.stores that has them.
+        pictures: so many records of the validation folds are drawn at the end, on ECG paper: original, what the encoder
+            saw, what was made of the rest. They stay in the run folder.
+        share_pictures: they go to Weights & Biases as well, without ids; an ECG is a patient's.
     """
 
     def __init__(
@@ -34,11 +37,14 @@ class MaskedPretraining(Callback):
         weight_decay: float = 0.05,
         probe_every: int = 20,
         probe_task: str = "superdiagnostic",
+        pictures: int = 3,
+        share_pictures: bool = False,
     ) -> None:
         self.epochs, self.learning_rate, self.min_learning_rate = epochs, learning_rate, min_learning_rate
         self.schedule: Shape = schedule
         self.warmup_epochs, self.weight_decay = warmup_epochs, weight_decay
         self.probe_every, self.probe_task = probe_every, probe_task
+        self.pictures, self.share_pictures = pictures, share_pictures
         self._check()
 
     def _check(self) -> None:
