@@ -90,5 +90,5 @@ class MaskedPretraining(Callback):
         )
         layers = {group["layer"] for group in trainer.optimizers[0].param_groups} | {HEAD}
         set_rates(trainer.optimizers[0], dict.fromkeys(layers, rate), self.weight_decay)
-        if trainer._logger_connector.should_update_logs:  # type: ignore[attr-defined]
+        if trainer._logger_connector.should_update_logs:
             pl_module.log("rate", rate)
