@@ -11,6 +11,7 @@ from rich.tree import Tree
 from safetensors import SafetensorError, safe_open
 
 from ecg_lightning.backbones import backbone_card, list_backbones, meta_backbone
+from ecg_lightning.backbones.provenance import ENTRY
 from ecg_lightning.chains import chain_to_json
 from ecg_lightning.errors import InputError
 
@@ -39,7 +40,10 @@ def inspect_weights(path: str, *, json: bool = False) -> None:
             entries, tensors = dict(file.metadata() or {}), [*file.keys()]
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is no whole safetensors file ({error}): fetch or write it again") from None
-    content = {"tensors": len(tensors), **{name: _as_data(value) for name, value in entries.items()}}
+    content: dict[str, Any] = {"tensors": len(tensors)}
+    for name, value in entries.items():
+        data = _as_data(value)
+        content |= data if name == ENTRY and isinstance(data, dict) else {name: data}
     _print_nested(f"weights {path}", content, json=json)
 
 

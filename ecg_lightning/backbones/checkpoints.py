@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ecg_lightning.backbones.base import Backbone
 from ecg_lightning.backbones.hub import local_file
-from ecg_lightning.backbones.provenance import Pretraining, metadata_in, pretraining_of
+from ecg_lightning.backbones.provenance import Pretraining, facts_in, pretraining_of
 from ecg_lightning.errors import InputError, joined
 
 State = dict[str, Tensor]
@@ -251,11 +251,8 @@ def _compare(backbone: Backbone, weights: State, path: Path) -> None:
 
 def _sizes_in(path: Path) -> str:
     """The sizes that a file of `pretrain` says it has, as flags."""
-    sizes = metadata_in(path).get("sizes")
-    try:
-        named = json.loads(sizes).items() if sizes else []
-    except (ValueError, AttributeError):
-        return ""
+    sizes = facts_in(path).get("sizes")
+    named = sizes.items() if isinstance(sizes, dict) else ()
     flags = [f"--model.backbone.{name} {json.dumps(value)}" for name, value in named]
     return f" ({' '.join(flags)})" if flags else ""
 

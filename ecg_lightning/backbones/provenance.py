@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from ecg_lightning.backbones.hub import local_file
 from ecg_lightning.errors import InputError
 
-KEY = "pretraining"
-"""Entry of a safetensors file's metadata."""
+ENTRY = "ecg_lightning"
+"""Of a safetensors file's metadata, the only one that `pretrain` writes: several would come in a random order, and the
+same weights would have another hash each time."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,23 @@ def pretraining_of(path: str | Path) -> tuple[Pretraining, ...]:
         InputError: where it says something that cannot be read.
     """
     path = local_file(path)
-    entries = metadata_in(path)
-    if KEY not in entries:
-        return ()
+    entries = facts_in(path)
     try:
-        return tuple(Pretraining.from_json(one) for one in json.loads(entries[KEY]))
+        return tuple(Pretraining.from_json(one) for one in entries.get("pretraining", ()))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: what it says of its pre-training cannot be read ({error!r}): take the file as `pretrain` wrote it"
         ) from None
 
 
-def metadata_in(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; empty for any other."""
+def facts_in(path: Path) -> dict[str, Any]:
+    """What `pretrain` wrote into a safetensors file; empty for any other file."""
     try:
         with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError):
+            found = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
+    except (SafetensorError, OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def seen_in(

@@ -4,6 +4,7 @@ import logging
 from argparse import SUPPRESS
 from collections.abc import Sequence
 from inspect import signature
+from itertools import pairwise
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ecg_lightning.backbones.provenance import Pretraining, pretraining_of
 from ecg_lightning.checkpointing import RunCheckpoints
+from ecg_lightning.cli_flags import joined_lists
 from ecg_lightning.data.unlabelled import UnlabelledECGs
 from ecg_lightning.pretraining.autoencoder import MaskedAutoencoder
 from ecg_lightning.pretraining.encoder_file import write_encoder
@@ -71,11 +73,20 @@ def pretrain(arguments: Sequence[str]) -> int:
     """Starts or continues a pre-training; exit code 0 only when it is complete, 143 when it was terminated."""
     set_up_screen()
     run = RunFolder(value_of("--run", arguments) or "")
-    cli = PretrainCLI("pretrain", resumed_arguments(run, arguments))
+    cli = PretrainCLI("pretrain", resumed_arguments(run, _with_stores_joined(arguments)))
     if cli.nothing_left:
         log.info("%s is complete, nothing is left to train", run.path)
         return 0
     return run_training(cli, _train)
+
+
+def _with_stores_joined(arguments: Sequence[str]) -> Sequence[str]:
+    """``--data.stores A.h5 B.h5`` means ``--data.stores '["A.h5", "B.h5"]'``, which may be written as well."""
+    flag = "--data.stores"
+    written = any(value.startswith("[") for name, value in pairwise([*arguments, ""]) if name == flag) or any(
+        argument.startswith(f"{flag}=[") for argument in arguments
+    )
+    return arguments if written else joined_lists(arguments, {flag})
 
 
 def _train(cli: RunCLI) -> bool:

@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 import ecg_lightning
 from ecg_lightning.backbones import Backbone
-from ecg_lightning.backbones.provenance import KEY, Pretraining
+from ecg_lightning.backbones.provenance import ENTRY, Pretraining
 from ecg_lightning.chains import chain_to_json
 from ecg_lightning.runs import NO_DEVICE, file_sha256, whole_file
 
@@ -39,23 +39,23 @@ def write_encoder(
     }
     path = folder / FILE
     with whole_file(path) as temporary:
-        temporary.write_bytes(save(weights, metadata_of(backbone, sizes, history)))
+        temporary.write_bytes(save(weights, {ENTRY: json.dumps(facts_of(backbone, sizes, history))}))
     with whole_file(folder / CARD) as temporary:
         temporary.write_text(card_of(path, backbone, sizes, history, judged))
     return path
 
 
-def metadata_of(backbone: Backbone, sizes: Mapping[str, Any], history: Sequence[Pretraining]) -> dict[str, str]:
-    """Entries of text or JSON."""
+def facts_of(backbone: Backbone, sizes: Mapping[str, Any], history: Sequence[Pretraining]) -> dict[str, Any]:
+    """All that a program needs to build the network again and feed it, and what it was made from."""
     signal = backbone.signal
     return {
-        KEY: json.dumps([one.to_json() for one in history]),
         "backbone": backbone.flag_name(),
-        "sizes": json.dumps(dict(sizes)),
-        "record_rate_hz": f"{signal.record_rate:g}",
-        "leads": json.dumps(list(signal.leads)),
-        "num_time_points": str(signal.num_time_points),
-        "chain": chain_to_json(signal.chain),
+        "sizes": dict(sizes),
+        "record_rate_hz": signal.record_rate,
+        "leads": list(signal.leads),
+        "num_time_points": signal.num_time_points,
+        "chain": json.loads(chain_to_json(signal.chain)),
+        "pretraining": [one.to_json() for one in history],
         "ecg_lightning": ecg_lightning.__version__,
         "note": NO_DEVICE,
     }

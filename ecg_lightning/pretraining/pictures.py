@@ -37,6 +37,8 @@ def draw_reconstructions(trainer: Trainer, module: MaskedAutoencoder, data: Unla
 
     rows = data.rows("val")[: MaskedPretraining.of(trainer).pictures]
     signal = module.backbone.signal
+    if not len(rows):
+        return []
     paths = []
     for row, ecg_id in zip(rows, data.stores.take("ecg_id", rows).tolist(), strict=True):
         path = folder / FOLDER / f"ecg_{ecg_id}.png"

@@ -62,7 +62,9 @@ def test_a_flat_patch_becomes_zero_and_not_nan():
 def test_a_step_reaches_every_weight_of_encoder_and_decoder():
     module = autoencoder()
     module(some_ecgs(), torch.rand(4, 20)).losses.mean().backward()
-    without = [name for name, parameter in module.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    without = [
+        name for name, parameter in module.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     # The key bias of attention cancels in the softmax: its exact gradient is 0, as a part of qkv.bias.
     assert without == []
 
@@ -108,9 +110,11 @@ def test_sizes_that_cannot_be_are_refused(arguments, message):
 
 
 def test_a_network_without_patches_is_refused_with_those_that_have_them():
-    with pytest.raises(UsageError, match=r"no grid of patches to mask: choose vit, mtecg_ti, st_mem_base or st_mem_small"):
+    with pytest.raises(
+        UsageError, match=r"no grid of patches to mask: choose vit, mtecg_ti, st_mem_base or st_mem_small"
+    ):
         MaskedAutoencoder(NormNet())
-    with pytest.raises(UsageError, match="cuts an ECG into one patch: make model.backbone.patch smaller"):
+    with pytest.raises(UsageError, match=r"cuts an ECG into one patch: make model\.backbone\.patch smaller"):
         MaskedAutoencoder(tiny_vit(patch=(12, 1000)))
 
 

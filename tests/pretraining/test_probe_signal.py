@@ -55,7 +55,7 @@ def probed(tiny_store, tmp_path_factory):
 
 
 def test_it_comes_every_so_many_epochs_and_behind_the_last(probed):
-    *_, trainer, seen = probed
+    *_, seen = probed
     assert seen == [(0, False), (1, True), (2, True)]
 
 
