@@ -90,6 +90,11 @@ class RunCheckpoints(Checkpoint):
         self._auroc: float | None = None
         self._metrics: MetricsFile | None = None
 
+    @property
+    def state_key(self) -> str:
+        """Where its state lies in a checkpoint, whichever form of it wrote that."""
+        return RunCheckpoints.__qualname__
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the run's own figures among the trainer's loggers."""
         self._metrics = next((one for one in trainer.loggers if isinstance(one, MetricsFile)), None)
@@ -107,7 +112,7 @@ class RunCheckpoints(Checkpoint):
         if not last and not accumulating and (due or ends or stopping):
             self._log_step(trainer)
             # The others do not know of a signal to this process, and must not be waited for.
-            self._save(trainer, "last.ckpt", alone=ends)
+            self.save(trainer, "last.ckpt", alone=ends)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the score of this epoch: `callback_metrics` would give an older one where validation was skipped."""
@@ -116,7 +121,7 @@ class RunCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The best first, so that `last.ckpt` knows of it; an epoch that a limit cut short is not judged."""
-        if next_position(trainer.fit_loop.state_dict()).batch:
+        if self.is_cut_short(trainer):
             return
         phase = PostTraining.of(trainer).phase_at(trainer.current_epoch)
         auroc, self._auroc = self._auroc, None
@@ -124,12 +129,17 @@ class RunCheckpoints(Checkpoint):
         if auroc is not None and better:
             self.best[phase] = auroc
         if better or phase not in self.best:  # nothing to choose by, so far: the latest
-            self._save(trainer, BEST[phase])
+            self.save(trainer, BEST[phase])
             self._link(BEST[phase], "last.ckpt")
         else:
-            self._save(trainer, "last.ckpt")
+            self.save(trainer, "last.ckpt")
 
-    def _save(self, trainer: Trainer, name: str, *, alone: bool = False) -> None:
+    @staticmethod
+    def is_cut_short(trainer: Trainer) -> bool:
+        """Whether a limit ended the epoch inside it."""
+        return bool(next_position(trainer.fit_loop.state_dict()).batch)
+
+    def save(self, trainer: Trainer, name: str, *, alone: bool = False) -> None:
         """Writes a checkpoint; ``alone`` leaves out the barrier at its end: weights are equal on all processes."""
         self._check_kept()
         if self._metrics is not None:

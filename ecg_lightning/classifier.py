@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -14,9 +13,11 @@ from ecg_lightning.backbones import Backbone, load_weights
 from ecg_lightning.compiling import CompileMode, compile_in_place, is_compiled, told_of_lengths, uncompile
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.labels import UNKNOWN_LABEL
+from ecg_lightning.draws import seed_draws, seed_of
 from ecg_lightning.errors import InputError
 from ecg_lightning.metrics import Scores, SplitScores
 from ecg_lightning.optim import adamw, parameter_groups
+from ecg_lightning.same_network import refuse_other_network
 from ecg_lightning.stochastic_depth import branches, draw_coins, forget_coins
 
 if TYPE_CHECKING:
@@ -139,10 +140,10 @@ class ECGClassifier(LightningModule):
         """Seeds every draw of the step from (seed, epoch, batch), dropout's from the rank as well."""
         place = (self.seed, self.current_epoch, batch_idx)
         if "ecg" in batch:  # else no branch is computed
-            coins = torch.Generator().manual_seed(_seed(*place))
+            coins = torch.Generator().manual_seed(seed_of(*place))
             rows = slice(batch["first"], batch["first"] + len(batch["index"]))
             draw_coins(self.drops, batch["num_global"], rows, coins, self.device)
-        _seed_draws(_seed(*place, self.global_rank), self.device)
+        seed_draws(seed_of(*place, self.global_rank), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss whose mean over processes is the mean over the global batch, however unevenly it was split.
@@ -207,27 +208,6 @@ class ECGClassifier(LightningModule):
                 f"the labels of {source} are {theirs}, the task's are {list(self.label_names)}: "
                 "use the data.task that the run was trained on"
             )
-        want = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        have = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        differing = sorted(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
-        if differing:
-            raise InputError(
-                f"{source} holds another network: {len(differing)} tensors differ, the first {differing[0]} is "
-                f"{have.get(differing[0])} there and {want.get(differing[0])} here: use the config of its run"
-            )
+        refuse_other_network(self, checkpoint, source)
         if any(tensor.dtype == torch.float64 for tensor in checkpoint["state_dict"].values()):
             self.double()  # the trainer does so itself, but behind the loading, which would have rounded
-
-
-def _seed_draws(seed: int, device: torch.device) -> None:
-    """The generators that a step on ``device`` draws from.
-
-    `torch.manual_seed` seeds those of all devices: without a GPU it keeps three stack traces for each call.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        getattr(torch, device.type).manual_seed(seed)
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

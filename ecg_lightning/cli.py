@@ -33,6 +33,9 @@ COMMANDS = {
         "ecg_lightning.commands", "prepare", "make a store for a backbone, from PTB-XL or your own records"
     ),
     "inspect": Command("ecg_lightning.commands", "inspect", "what is in a store, a run or a backbone", bare="target"),
+    "pretrain": Command(
+        "ecg_lightning.pretraining.command", "pretrain", "make a backbone of your own: masked ECGs, no labels"
+    ),
     "fit": Command("ecg_lightning.training", "fit", "post-train a backbone: linear probe, then fine-tuning"),
     "validate": Command("ecg_lightning.training", "validate", "judge a run on its validation folds"),
     "test": Command("ecg_lightning.training", "test", "judge a run on its test folds"),
@@ -54,7 +57,7 @@ COMMANDS = {
         "ecg_lightning.report.command", "report", "one page, figures and tables on runs and experiments", bare="runs"
     ),
 }
-OWN_PARSER = {"fit", "validate", "test"}
+OWN_PARSER = {"pretrain", "fit", "validate", "test"}
 """Commands that take the arguments as they are: LightningCLI parses them."""
 
 USAGE = """\

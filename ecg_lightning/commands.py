@@ -184,7 +184,7 @@ def inspect(
     """Shows what is in a store, a run folder or a backbone; draws ECGs of a store, writes a page about it.
 
     Args:
-        target: a store or a run folder; may be given without the flag.
+        target: a store, a run folder or a file of weights (.safetensors); may be given without the flag.
         backbone: a registry name instead.
         json: print JSON.
         verify: recompute the checksum of every record of a store.
@@ -207,6 +207,8 @@ def inspect(
         descriptions.inspect_backbone(backbone, json=json)
     elif descriptions.is_run(str(target)):
         descriptions.inspect_run(str(target), json=json)
+    elif str(target).endswith(".safetensors"):
+        descriptions.inspect_weights(str(target), json=json)
     elif looking:
         inspection.look_at_store(
             str(target), plot, html, output, all_records=all_records, seed=seed, overwrite=overwrite

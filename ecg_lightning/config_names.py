@@ -11,7 +11,7 @@ from ecg_lightning.yaml_files import read_mapping
 _GRIDS = "experiment/"
 _LAUNCHED = {"cluster/slurm": "sbatch {}.sbatch", "cluster/skypilot": "sky jobs launch {}.yaml"}
 """Files for launchers, and how to launch them; they start `fit`, and are no part of its config."""
-_GROUPS = ("model", "data", "trainer", "post_training")
+_GROUPS = ("model", "data", "trainer", "post_training", "pretraining")
 _INSTEAD = {
     "--trainer.max_epochs": "is the sum of post_training.probe.epochs and post_training.fine_tune.epochs: set those",
     "--trainer.fast_dev_run": "leaves the phases out; for a quick try set --trainer.limit_train_batches 2 "

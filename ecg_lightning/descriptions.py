@@ -8,8 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
+from safetensors import SafetensorError, safe_open
 
 from ecg_lightning.backbones import backbone_card, list_backbones, meta_backbone
+from ecg_lightning.backbones.provenance import ENTRY
 from ecg_lightning.chains import chain_to_json
 from ecg_lightning.errors import InputError
 
@@ -36,6 +38,27 @@ def _json(path: Path) -> Any:
         return loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is no JSON ({error}): put back the file that the run wrote") from None
+
+
+def inspect_weights(path: str, *, json: bool = False) -> None:
+    """Prints what a safetensors file says of itself, and how many tensors it holds."""
+    try:
+        with safe_open(path, "pt") as file:
+            entries, tensors = dict(file.metadata() or {}), [*file.keys()]
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no whole safetensors file ({error}): fetch or write it again") from None
+    content: dict[str, Any] = {"tensors": len(tensors)}
+    for name, value in entries.items():
+        data = _as_data(value)
+        content |= data if name == ENTRY and isinstance(data, dict) else {name: data}
+    _print_nested(f"weights {path}", content, json=json)
+
+
+def _as_data(text: str) -> Any:
+    try:
+        return loads(text)
+    except ValueError:
+        return text
 
 
 def inspect_backbone(name: str, *, json: bool = False) -> None:

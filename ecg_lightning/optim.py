@@ -35,7 +35,7 @@ class Layered(Protocol):
         ...
 
 
-def parameter_groups(backbone: Layered, head: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(backbone: Layered, head: nn.Module, head_name: str = HEAD) -> list[dict[str, Any]]:
     """One group per (layer, with or without weight decay), in a fixed order, the head's last.
 
     No weight decay for tensors of one axis (biases, norms) and for the backbone's tokens and position tables.
@@ -48,27 +48,30 @@ def parameter_groups(backbone: Layered, head: nn.Module) -> list[dict[str, Any]]
         decay = parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in backbone.no_weight_decay
         members.setdefault((backbone.layer_of(name), decay), {})[f"backbone.{name}"] = parameter
     for name, parameter in head.named_parameters():
-        members.setdefault((top, parameter.ndim > 1), {})[f"head.{name}"] = parameter
+        members.setdefault((top, parameter.ndim > 1), {})[f"{head_name}.{name}"] = parameter
     return [
         {"params": [*named.values()], "names": [*named], "layer": HEAD if layer == top else layer, "decay": decay}
         for (layer, decay), named in sorted(members.items(), key=lambda item: item[0])
     ]
 
 
-def adamw(groups: Sequence[dict[str, Any]], *, unscales: bool = True) -> AdamW:
+def adamw(
+    groups: Sequence[dict[str, Any]], *, unscales: bool = True, betas: tuple[float, float] = (0.9, 0.999)
+) -> AdamW:
     """AdamW over `parameter_groups`, one fused kernel for all tensors where the device has it; rates are set per step.
 
     Args:
         groups: as `parameter_groups` gives them.
         unscales: whether the kernel may divide float16's scaled gradients itself; False leaves that to the scaler, as
             clipping needs it: Lightning refuses to clip what it takes to be scaled still, in bfloat16 as well.
+        betas: of the moving averages of gradient and square.
     """
     parameters = [parameter for group in groups for parameter in group["params"]]
     fused = all(p.device.type in FUSED_ON and p.is_floating_point() for p in parameters)
     if not fused:
         kinds = sorted({f"{p.dtype} on {p.device.type}" for p in parameters})
         log.info("AdamW is not fused: the network holds %s", ", ".join(kinds))
-    optimizer = AdamW(groups, lr=0.0, weight_decay=0.0, fused=fused)
+    optimizer = AdamW(groups, lr=0.0, weight_decay=0.0, betas=betas, fused=fused)
     optimizer._step_supports_amp_scaling = fused and unscales
     optimizer.register_load_state_dict_pre_hook(_keep_kernel)
     return optimizer

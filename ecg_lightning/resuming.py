@@ -121,6 +121,8 @@ def _effect(name: str, was: Mapping[str, Any], now: Mapping[str, Any], position:
         of_phase = _effect_on_phases(name.removeprefix("post_training."), was, now, position)
         if of_phase is not None:
             return of_phase
+    if name == "pretraining.epochs" and position.epoch > now["pretraining"]["epochs"]:
+        return f"{PAST}the run has {position.epoch} epoch(s) behind it"
     if name in ("data.batch_size", "data.weights", "data.shuffle_records") and position.batch:
         return (
             f"{PAST}the newest checkpoint stands inside an epoch, {position.batch} of its batches behind it; go on "

@@ -3,14 +3,16 @@
 import re
 import warnings
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -30,6 +32,7 @@ from ecg_lightning.tracking import MetricsFile
 from ecg_lightning.watch import PATIENCE, Watch
 
 _DESCRIPTIONS = {
+    "pretrain": "Makes a backbone: masked auto-encoding of ECGs, labels unread.",
     "fit": "Post-trains a backbone: a linear probe, then full fine-tuning with stochastic depth.",
     "validate": "Judges a run on its validation folds, with the best checkpoint of its last phase.",
     "test": "Judges a run on its test folds, with the best checkpoint of its last phase.",
@@ -40,8 +43,6 @@ _TRAINER_DEFAULTS = {
     "log_every_n_steps": 10,
     "enable_model_summary": False,
 }
-_OF_THE_CALL = ("config", "run", "resume", "checkpoint_every", "patience", "checkpoint", "overwrite")
-"""Arguments that say what to do with a run, and are no part of it."""
 
 
 class RunCLI(LightningCLI):
@@ -51,6 +52,19 @@ class RunCLI(LightningCLI):
         UsageError: for what the parser refuses.
     """
 
+    trains = "fit"
+    """The command that trains; others judge."""
+    model_of_run: type[LightningModule] = ECGClassifier
+    data_of_run: type[PTBXLDataModule] = PTBXLDataModule
+    lengths: tuple[str, ...] = ("post_training.probe.epochs", "post_training.fine_tune.epochs")
+    """The arguments that say for how long."""
+    of_the_call: tuple[str, ...] = (
+        *("config", "run", "resume", "checkpoint_every", "patience", "checkpoint", "overwrite"),
+    )
+    """Arguments that say what to do with a run, and are no part of it."""
+    group = "post_training"
+    """Of the arguments that say how it is trained."""
+
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
         self.command = command
         self.nothing_left = False
@@ -59,8 +73,8 @@ class RunCLI(LightningCLI):
             # It warns whenever a process has arguments of its own; `main(argv)` is meant to be called from Python too.
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
             super().__init__(
-                ECGClassifier,
-                PTBXLDataModule,
+                self.model_of_run,
+                self.data_of_run,
                 save_config_callback=None,
                 seed_everything_default=42,
                 trainer_defaults=_TRAINER_DEFAULTS,
@@ -78,7 +92,7 @@ class RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run, the phases, and what follows from something else."""
         parser.add_argument("--run", type=str, help="the run folder", required=True)
-        if self.command == "fit":
+        if self.command == self.trains:
             parser.add_argument("--resume", type=Resume, default="never", help="auto: start, or go on where it stopped")
             parser.add_argument(
                 "--checkpoint_every", type=int | None, default=None, help="batches between checkpoints in an epoch"
@@ -92,13 +106,17 @@ class RunCLI(LightningCLI):
         else:
             parser.add_argument("--checkpoint", type=str | None, default=None, help="another checkpoint than the best")
             parser.add_argument("--overwrite", action="store_true", help="replace results of another checkpoint")
-        parser.add_lightning_class_args(PostTraining, "post_training")
+        self.add_training_arguments(parser)
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def add_training_arguments(self, parser: LightningArgumentParser) -> None:
+        """The phases, and what follows from them and from the data."""
+        parser.add_lightning_class_args(PostTraining, self.group)
         parser.link_arguments(
             ("post_training.probe.epochs", "post_training.fine_tune.epochs"), "trainer.max_epochs", compute_fn=_sum
         )
         parser.link_arguments("data.label_names", "model.label_names", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "model.seed")
-        parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """One message in place of the parser's usage, which is longer than a screen."""
@@ -118,7 +136,7 @@ class RunCLI(LightningCLI):
         if Path(self.config.run) != self.run_folder.path:  # a config named it, or named another
             raise UsageError(f"run is {self.config.run} in a config: name the run folder by the flag --run")
         check_strategy(self.config.trainer.strategy)
-        if self.command == "fit":
+        if self.command == self.trains:
             self.nothing_left = self._nothing_left()
             if self.nothing_left:
                 return
@@ -135,13 +153,13 @@ class RunCLI(LightningCLI):
         """
         if self.config.resume != "auto" or self.run_folder.state != "complete":
             return False
-        done = yaml.safe_load(self.run_folder.config.read_text())["post_training"]
-        for phase in ("probe", "fine_tune"):
-            asked, trained = self.config.post_training[phase].epochs, done[phase]["epochs"]
+        done = yaml.safe_load(self.run_folder.config.read_text())
+        for name in self.lengths:
+            asked, trained = self.config[name], reduce(getitem, name.split("."), done)
             if asked != trained:
                 raise UsageError(
-                    f"post_training.{phase}.epochs is {asked}, the run is complete with {trained}, and its learning "
-                    "rates have run out: choose another --run"
+                    f"{name} is {asked}, the run is complete with {trained}, and its learning rates have run out: "
+                    "choose another --run"
                 )
         return True
 
@@ -158,14 +176,14 @@ class RunCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the run's own logger, checkpoints and progress bar to those of the config."""
         trainer = self.config_init.trainer
-        fitting = self.command == "fit"
+        fitting = self.command == self.trains
         self.metrics_file = MetricsFile(self.run_folder.path / "metrics.csv")
         self.loggers = [self.metrics_file, *_listed(trainer.logger)] if fitting else []
         callbacks: list[Callback] = _listed(trainer.callbacks)
         if trainer.enable_progress_bar is not False:
             callbacks.append(LossBar(leave=False))
         if fitting:
-            callbacks.append(RunCheckpoints(self.run_folder, self.config_init.checkpoint_every))
+            callbacks += self.training_callbacks()
             self.ending = EndOnSignal()
             self.watch = Watch(self.run_folder, self.config_init.patience)
             callbacks += [self.ending, self.watch]
@@ -193,6 +211,10 @@ class RunCLI(LightningCLI):
         """The phases of the run."""
         return PostTraining.of(self.trainer)
 
+    def training_callbacks(self) -> list[Callback]:
+        """What a training writes."""
+        return [RunCheckpoints(self.run_folder, self.config_init.checkpoint_every)]
+
     def pin_weights(self) -> None:
         """Writes the weights' hash into the config where none was asked for: a run says what it started from.
 
@@ -206,10 +228,11 @@ class RunCLI(LightningCLI):
     def run_config(self, format: str = "yaml") -> str:
         """The complete config of the run, without what was said about this call alone."""
         config = self.config.clone()
-        for name in _OF_THE_CALL:
+        for name in self.of_the_call:
             config.pop(name, None)
-        store = config.data.store  # a run is read from any folder
-        config.data.store = _absolute(store) if isinstance(store, str) else [_absolute(one) for one in store]
+        name = "store" if "store" in config.data else "stores"
+        store = config.data[name]  # a run is read from any folder
+        config.data[name] = _absolute(store) if isinstance(store, str) else [_absolute(one) for one in store]
         if config.model.weights is not None and not is_on_hub(config.model.weights):
             config.model.weights = _absolute(config.model.weights)
         return str(self.parser.dump(config, format=format, skip_none=False, skip_validation=True))

@@ -64,6 +64,16 @@ class RunFolder:
         self._heartbeat: Heartbeat | None = None
         self._new = False
 
+    @property
+    def encoder(self) -> Path:
+        """The backbone that a pre-training leaves."""
+        return self.path / "encoder.safetensors"
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether `pretrain` wrote it."""
+        return self.config.exists() and "\npretraining:\n" in self.config.read_text()
+
     # --- the state ---
 
     @property
@@ -335,6 +345,11 @@ def existing_run(path: str | Path) -> RunFolder:
     run = RunFolder(path)
     if run.state is None or not run.config.exists():
         raise UsageError(f"--run {run.path} holds no run: give the folder that `ecg-lightning fit --run` wrote")
+    if run.is_pretraining:
+        raise UsageError(
+            f"--run {run.path} is a pre-training, it knows no labels: fine-tune its encoder first, with "
+            f"`ecg-lightning fit --model.weights {run.encoder} ...`, and name that run"
+        )
     return run
 
 

@@ -25,6 +25,7 @@ _LIGHTNING = "lightning.pytorch"
 _EXPECTED_WARNINGS = (
     r".*module\(s\) in eval mode at the start of training",  # the frozen backbone
     r"The number of training batches .* is smaller than the logging interval",
+    r"The `srun` command is available on your system but is not used",  # on a login node, or a machine of one's own
     r"The .*dataloader.* does not have many workers",  # a memory map read in the training process is the fast way
     r".*all_gather.* is deprecated",
     r".*isinstance\(treespec, LeafSpec\)",

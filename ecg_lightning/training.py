@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ecg_lightning.checkpointing import resumed
 from ecg_lightning.config_names import config_content
-from ecg_lightning.disk_space import check_space, is_out_of_space, need_of, out_of_space
+from ecg_lightning.disk_space import Need, check_space, is_out_of_space, need_of, out_of_space
 from ecg_lightning.errors import InputError, StoppedError
 from ecg_lightning.memory import is_out_of_memory, out_of_memory
 from ecg_lightning.own_code import refuse_code_of
@@ -20,6 +20,7 @@ from ecg_lightning.resuming import differences, refuse_past, table
 from ecg_lightning.run_cli import RunCLI, value_of
 from ecg_lightning.runs import BEST, RunFolder, State, Survey, existing_run, whole_file
 from ecg_lightning.screen import log_plan, log_to_file, note_error, set_up_screen, stop_logging
+from ecg_lightning.seen_records import refuse_seen
 from ecg_lightning.termination import CUT_SHORT, Interrupted, end_launched, is_of_taken_port, taken_port
 from ecg_lightning.tracking import WandbTracker
 
@@ -30,18 +31,23 @@ def fit(arguments: Sequence[str]) -> int:
     """Starts or continues a run; exit code 0 only when it is complete, 128 and its number when a signal ended it."""
     set_up_screen()
     run = RunFolder(value_of("--run", arguments) or "")
+    cli = RunCLI("fit", resumed_arguments(run, arguments))
+    if cli.nothing_left:
+        log.info("%s is complete, nothing is left to train: ecg-lightning test --run %s", run.path, run.path)
+        return 0
+    return run_training(cli, _train)
+
+
+def resumed_arguments(run: RunFolder, arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments behind the config of the run that they go on with; a run that is there already is refused."""
     resume = value_of("--resume", arguments)
     asks = any(argument in ("-h", "--help") or argument.startswith("--print_config") for argument in arguments)
     if not asks and resume != "auto":
         _refuse_existing(run)
-    if resume == "auto" and run.config.exists():
-        refuse_code_of(run.path, config_content(str(run.config)))
-        arguments = ["--config", str(run.config), *arguments]
-    cli = RunCLI("fit", arguments)
-    if cli.nothing_left:
-        log.info("%s is complete, nothing is left to train: ecg-lightning test --run %s", run.path, run.path)
-        return 0
-    return _fit(cli)
+    if resume != "auto" or not run.config.exists():
+        return arguments
+    refuse_code_of(run.path, config_content(str(run.config)))
+    return ["--config", str(run.config), *arguments]
 
 
 @rank_zero_only
@@ -50,7 +56,8 @@ def _refuse_existing(run: RunFolder) -> None:
     run.refuse_existing("never")
 
 
-def _fit(cli: RunCLI) -> int:
+def run_training(cli: RunCLI, train: Callable[[RunCLI], bool]) -> int:
+    """Calls ``train``, which says whether the run is complete, and leaves the folder as what came of it; exit code."""
     run = cli.run_folder
     handler = log_to_file(run.path / "log.txt")
     former = {path: path.read_bytes() for path in (run.config, run.environment) if path.exists()}
@@ -67,12 +74,12 @@ def _fit(cli: RunCLI) -> int:
     cli.ending.last_words = farewell
     try:
         with cli.ending:
-            code = 0 if _train(cli) else CUT_SHORT
+            code = 0 if train(cli) else CUT_SHORT
     except Interrupted as end:
         code = end.code
     except StoppedError as error:
         note_error(handler, error)
-        raise StoppedError(f"{error}; then go on with: {_way_on(run)}") from error
+        raise StoppedError(f"{error}; then go on with: {_way_on(cli)}") from error
     except InputError as error:
         note_error(handler, error)
         _put_back(former)
@@ -86,7 +93,7 @@ def _fit(cli: RunCLI) -> int:
         code = cli.ending.code  # the first process has ended, on a signal that came to this one as well
     finally:
         if code and state:
-            log.warning("%s ended before its last epoch; go on with: %s", run.path, _way_on(run))
+            log.warning("%s ended before its last epoch; go on with: %s", run.path, _way_on(cli))
         cli.watch.stop()
         if code:
             end_launched(cli.trainer)
@@ -94,24 +101,39 @@ def _fit(cli: RunCLI) -> int:
     return code
 
 
-def _way_on(run: RunFolder) -> str:
-    return f"ecg-lightning fit --run {run.path} --resume auto"
+def _way_on(cli: RunCLI) -> str:
+    return f"ecg-lightning {cli.command} --run {cli.run_folder.path} --resume auto"
 
 
 def _train(cli: RunCLI) -> bool:
-    """Trains to the end, or as far as the trainer's limits let it; whether it was the end."""
+    """Both phases, and the best of the last one judged."""
+    refuse_seen(cli.model, cli.datamodule)
+    plan = cli.post_training
+    need = need_of(cli.model, plan.probe, plan.fine_tune)
+    complete = train_from_newest(cli, need, lambda: log_plan(plan, cli.model, cli.datamodule, cli.trainer))
+    if complete:
+        _judge_best(cli)
+    return complete
+
+
+def train_from_newest(cli: RunCLI, need: Need, say_plan: Callable[[], None]) -> bool:
+    """Trains to the end, or as far as the trainer's limits let it; whether it was the end.
+
+    A run is gone on with from its newest whole checkpoint. ``need`` is held against the disk; ``say_plan`` is called
+    before the training.
+    """
     run, trainer = cli.run_folder, cli.trainer
     found = run.survey() if cli.config.resume == "auto" else Survey(None, 0, [])
     past = None if found.newest is None else resumed(found.newest)
     _compare_configs(cli, None if past is None else past.position)
-    _check_space(cli)
+    _check_space(run, need)
     cli.metrics_file.drop_after(found.step)  # of a run that ended before its first checkpoint, every row
     if past is not None and past.metrics is not None:
         cli.metrics_file.go_back_to(past.metrics)
     for tracker in _trackers(cli):
         tracker.go_on(cli.metrics_file.rows)
     _write_config(cli)
-    log_plan(cli.post_training, cli.model, cli.datamodule, trainer)
+    say_plan()
     for damaged in found.damaged:
         log.warning("%s is damaged and passed over: what was trained behind the newest whole one is lost", damaged)
     if found.newest is not None:
@@ -127,15 +149,12 @@ def _train(cli: RunCLI) -> bool:
         if is_of_taken_port(error):
             raise taken_port(error) from error
         raise
-    complete = next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)
-    if complete:
-        _judge_best(cli)
-    return complete
+    return next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)
 
 
 @rank_zero_only
-def _check_space(cli: RunCLI) -> None:
-    check_space(cli.run_folder, need_of(cli.model, cli.post_training.probe, cli.post_training.fine_tune))
+def _check_space(run: RunFolder, need: Need) -> None:
+    check_space(run, need)
 
 
 @rank_zero_only

@@ -20,6 +20,7 @@ from ecg_lightning.backbones.ecgfounder import ECGFounder, ECGFounder1Lead
 from ecg_lightning.backbones.hubert_ecg import HuBERTECGBase, HuBERTECGLarge, HuBERTECGSmall
 from ecg_lightning.backbones.inception1d import Inception1d
 from ecg_lightning.backbones.multiresnet import MultiResNet
+from ecg_lightning.backbones.patches import PatchBackbone
 from ecg_lightning.backbones.s4 import S4
 from ecg_lightning.backbones.st_mem import STMEM, STMEMSmall
 from ecg_lightning.backbones.vit import MTECGTi, ViT
@@ -43,6 +44,7 @@ __all__ = [
     "LoadReport",
     "MTECGTi",
     "MultiResNet",
+    "PatchBackbone",
     "STMEMSmall",
     "ViT",
     "XResNet1d101",

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import pickle
 import re
 import warnings
@@ -20,6 +21,7 @@ from torch import Tensor
 from ecg_lightning.backbones.base import Backbone
 from ecg_lightning.backbones.hub import local_file
 from ecg_lightning.backbones.pickles import excess_of
+from ecg_lightning.backbones.provenance import Pretraining, facts_in, pretraining_of
 from ecg_lightning.errors import InputError, joined
 
 State = dict[str, Tensor]
@@ -71,6 +73,7 @@ class LoadReport:
         dropped: names of the file that the backbone has no place for.
         unread: classes of objects beside the weights, left unread.
         remark: what the backbone has to say of such a file.
+        history: what its pre-training here was on, where the file says so.
     """
 
     path: Path
@@ -79,14 +82,17 @@ class LoadReport:
     dropped: tuple[str, ...]
     unread: tuple[str, ...] = ()
     remark: str = ""
+    history: tuple[Pretraining, ...] = ()
 
     def __str__(self) -> str:
         patterns = sorted({re.sub(r"\d+", "*", name.rpartition(".")[0] or name) for name in self.dropped})
         dropped = f"; {len(self.dropped)} dropped by name ({joined(patterns, limit=6)})" if patterns else ""
         unread = f"; left unread: {joined(self.unread, limit=6)}" if self.unread else ""
         remark = f". Note: {self.remark}" if self.remark else ""
+        history = f"; pre-trained on {joined([str(one) for one in self.history])}" if self.history else ""
         return (
-            f"{self.path.name} (sha256 {self.sha256[:12]}): {len(self.matched)} tensors loaded{dropped}{unread}{remark}"
+            f"{self.path.name} (sha256 {self.sha256[:12]}): {len(self.matched)} tensors loaded"
+            f"{dropped}{unread}{history}{remark}"
         )
 
 
@@ -113,7 +119,8 @@ def load_weights(backbone: Backbone, path: str | Path, *, sha256: str | None = N
     weights, dropped = _placed(backbone, state, path)
     _compare(backbone, weights, path)
     backbone.load_state_dict(weights)
-    return LoadReport(path, digest, tuple(weights), tuple(dropped), tuple(unread), backbone.remark(state))
+    remark, history = backbone.remark(state), pretraining_of(path)
+    return LoadReport(path, digest, tuple(weights), tuple(dropped), tuple(unread), remark, history)
 
 
 def weights_digest(path: str | Path, expected: str | None = None) -> str:
@@ -270,11 +277,19 @@ def _compare(backbone: Backbone, weights: State, path: Path) -> None:
         if names
     ]
     if problems:
-        fix = "give the file of this network, or build it with the sizes that the file has"
+        fix = f"give the file of this network, or build it with the sizes that the file has{_sizes_in(path)}"
         raise InputError(f"{path} does not fit {network}; {'; '.join(problems)}: {fix}")
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"{path} holds NaN or infinite weights in {joined(broken)}: use a checkpoint from before that")
+
+
+def _sizes_in(path: Path) -> str:
+    """The sizes that a file of `pretrain` says it has, as flags."""
+    sizes = facts_in(path).get("sizes")
+    named = sizes.items() if isinstance(sizes, dict) else ()
+    flags = [f"--model.backbone.{name} {json.dumps(value)}" for name, value in named]
+    return f" ({' '.join(flags)})" if flags else ""
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:

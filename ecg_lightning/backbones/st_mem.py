@@ -13,7 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ecg_lightning.backbones.base import Backbone, Card, Figures, register
+from ecg_lightning.backbones.base import Card, Figures, register
+from ecg_lightning.backbones.patches import PatchBackbone, taken
 from ecg_lightning.backbones.transformer import Block, check_sizes, layer_of_block
 from ecg_lightning.chains import Chain, Crop, Resample, WindowFilter, ZScore
 from ecg_lightning.errors import InputError
@@ -78,7 +79,7 @@ _PROTOCOL = "PTB-XL, folds 1-8 / 9 / 10, 2.4 s at 250 Hz, one model per task; ma
         ),
     )
 )
-class STMEM(Backbone):
+class STMEM(PatchBackbone):
     """ST-MEM's encoder, 85.2 million parameters: 12 leads x 30 patches, all of which see one another."""
 
     no_weight_decay = frozenset({"pos_embedding"})
@@ -144,6 +145,33 @@ class STMEM(Backbone):
         for block in self.blocks:
             x = block(x)
         return x  # type: ignore[no-any-return]
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """One lead, 0.3 s."""
+        return 1, PATCH
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Leads and patches of each."""
+        return len(self.signal.leads), self.signal.num_time_points // PATCH
+
+    def visible_tokens(self, ecg: Tensor, visible: Tensor) -> Tensor:
+        """As `PatchBackbone` says; all separators are seen by the patches, and left out.
+
+        Raises:
+            InputError: when leads or time points are not those of ``signal``.
+        """
+        self.check_input(ecg)
+        batch, columns, positions = len(ecg), self.patch_grid[1], self.pos_embedding[0]
+        leads = torch.stack([*self.lead_embeddings]).unsqueeze(1)  # (lead, 1, dim)
+        places = (leads + positions[1 : columns + 1]).flatten(0, 1)  # (patch, dim)
+        separators = (leads + self.sep_embedding + positions[[0, -1]]).flatten(0, 1)  # (2 lead, dim)
+        x = self.to_patch_embedding[1:](taken(self.patch_values(ecg), visible)) + places[visible]
+        x = self.dropout(torch.cat([x, separators.expand(batch, -1, -1)], dim=1))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, : visible.shape[1]])  # type: ignore[no-any-return]
 
     def forward(self, ecg: Tensor) -> Tensor:
         """``ecg`` (batch, lead, time) -> mean over the patches of all leads, then the norm, (batch, dim)."""

@@ -8,9 +8,11 @@ Differs: one StochasticDepth per branch instead of one per block; the head is no
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ecg_lightning.backbones.base import Backbone, Card, register
+from ecg_lightning.backbones.base import Card, register
+from ecg_lightning.backbones.patches import PatchBackbone, taken
 from ecg_lightning.backbones.transformer import Block, check_sizes, layer_of_block
 from ecg_lightning.chains import Chain, Crop, ZScore
 from ecg_lightning.errors import InputError, joined
@@ -40,6 +42,10 @@ class PatchEmbed(nn.Module):
         """``ecg`` (batch, lead, time) -> (batch, token, dim), all time patches of the first group of leads first."""
         return self.proj(ecg.unsqueeze(1)).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
+    def of_values(self, values: Tensor) -> Tensor:
+        """``values`` (batch, token, value) of single patches, lead by lead -> (batch, token, dim)."""
+        return F.linear(values, self.proj.weight.flatten(1), self.proj.bias)
+
 
 @register(
     Card(
@@ -54,7 +60,7 @@ class PatchEmbed(nn.Module):
         ptbxl_in_pretraining=False,
     )
 )
-class ViT(Backbone):
+class ViT(PatchBackbone):
     """Pre-norm transformer with a class token and learned positions, for unfiltered stores."""
 
     no_weight_decay = frozenset({"cls_token", "pos_embed"})
@@ -132,6 +138,32 @@ class ViT(Backbone):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """As ``patch``."""
+        leads, points = self.patch_embed.proj.kernel_size
+        return leads, points
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """The input in patches."""
+        leads, points = self.patch_size
+        return len(self.signal.leads) // leads, self.signal.num_time_points // points
+
+    def visible_tokens(self, ecg: Tensor, visible: Tensor) -> Tensor:
+        """As `PatchBackbone` says; the class token is seen by the patches, and left out.
+
+        Raises:
+            InputError: when leads or time points are not those of ``signal``.
+        """
+        self.check_input(ecg)
+        positions = self.pos_embed.expand(len(ecg), -1, -1)
+        x = self.patch_embed.of_values(taken(self.patch_values(ecg), visible)) + taken(positions[:, 1:], visible)
+        x = self.dropout(torch.cat([self.cls_token + positions[:, :1], x], dim=1))
+        for block in self.blocks:
+            x = block(x)
+        return self.fc_norm(self.norm(x))[:, 1:]  # type: ignore[no-any-return]
 
     def forward(self, ecg: Tensor) -> Tensor:
         """``ecg`` (batch, lead, time) -> the class token, or the mean of the patch tokens, (batch, dim)."""

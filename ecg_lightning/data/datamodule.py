@@ -25,7 +25,7 @@ from ecg_lightning.data.sampler import (
     TrainingBatches,
     Weighted,
 )
-from ecg_lightning.data.splits import Split, TaskLabels, fraction_of_patients
+from ecg_lightning.data.splits import NoLabels, Split, TaskLabels, fraction_of_patients
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.progress import next_position
@@ -87,13 +87,16 @@ class PTBXLDataModule(LightningDataModule):
         self.weights = tuple(weights) if weights is not None else None
         self.shuffle_records, self.residency = shuffle_records, residency
         self._check()
-        self.task_labels = TaskLabels(self.stores, task, min_likelihood)
+        self.task_labels = self._labels()
         self.label_names: tuple[str, ...] = self.task_labels.names
         self.signal: SignalSpec | None = None
         self._datasets: dict[str, ECGDataset] = {}
         self._on_device: Resident | None = None
         self._splits: dict[tuple[str, int | None], Split] = {}
         self._position = (0, 0)
+
+    def _labels(self) -> TaskLabels | NoLabels:
+        return TaskLabels(self.stores, self.task, self.min_likelihood)
 
     def _check(self) -> None:
         _check_folds(self.folds)

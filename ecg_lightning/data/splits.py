@@ -83,7 +83,11 @@ class TaskLabels:
 
 
 class NoLabels:
-    """In the place of a task's labels, where nobody asks for any: a store may have no task."""
+    """In the place of a task's labels, where nobody asks for any: a store may have no task, or another one each."""
+
+    task = None
+    names = ()
+    min_likelihood = 0.0
 
     def __init__(self, stores: StoreSet) -> None:
         self.stores = stores
@@ -91,6 +95,15 @@ class NoLabels:
     def of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """ecg_id (record,) and labels (record, 0)."""
         return self.stores.take("ecg_id", rows).astype(np.int64), np.zeros((len(rows), 0), np.uint8)
+
+    def __getitem__(self, number: int) -> LabelledBlock:
+        """One block; none of its records is labelled."""
+        place = self.stores.blocks[number]
+        ecg_id, fold = (
+            self.stores.stores[place.store].column(name, place.start, place.stop).astype(np.int64)
+            for name in ("ecg_id", "strat_fold")
+        )
+        return LabelledBlock(ecg_id, fold, np.zeros((len(fold), 0), np.uint8), np.zeros(len(fold), np.bool_))
 
 
 def _refuse_other_labels(stores: StoreSet, task: str, names: Sequence[str]) -> None:
@@ -117,7 +130,7 @@ class Split:
 
     def __init__(
         self,
-        task_labels: TaskLabels,
+        task_labels: TaskLabels | NoLabels,
         folds: Iterable[int],
         only_labelled: bool,
         source: int | None = None,

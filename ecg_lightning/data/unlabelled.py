@@ -1,0 +1,108 @@
+"""UnlabelledECGs: the records of any stores, without labels, for pre-training; folds that judge stay out of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ecg_lightning.data.datamodule import PTBXLDataModule
+from ecg_lightning.data.labels import SPLITS
+from ecg_lightning.data.residency import Residency
+from ecg_lightning.data.sampler import SHUFFLE_RECORDS
+from ecg_lightning.data.splits import NoLabels
+from ecg_lightning.errors import UsageError, joined
+
+
+class UnlabelledECGs(PTBXLDataModule):
+    """The records of one store or of several, labels unread: all sources need is one signal.
+
+    Args:
+        stores: files that `ecg-lightning prepare` wrote for the backbone, or globs. Each entry is a source.
+        batch_size: records of a global batch, split over the processes.
+        train_folds: values of strat_fold to train on.
+        val_folds: to judge the loss, and the linear probe, on; never trained on.
+        test_folds: left alone.
+        with_test_fold: train on PTB-XL's fold 10, which every published result is tested on. The weights are then
+            worthless for such a test, and say so.
+        weights: of the entries of ``stores`` in training: how often their records are drawn, whatever their number.
+        shuffle_records: records that are mixed at a time; a data set up to this size is shuffled as a whole.
+        num_workers: processes that read ahead; 0 reads in the training process.
+        residency: where the signals lie in a fit: memmap, memory or device (see `PTBXLDataModule`).
+        seed: of the order and the random windows (linked from seed_everything on the command line).
+    """
+
+    def __init__(
+        self,
+        stores: list[str] | str,
+        *,
+        batch_size: int = 256,
+        train_folds: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 8),
+        val_folds: Sequence[int] = (9,),
+        test_folds: Sequence[int] = (10,),
+        with_test_fold: bool = False,
+        weights: Sequence[float] | None = None,
+        shuffle_records: int = SHUFFLE_RECORDS,
+        num_workers: int = 0,
+        residency: Residency = "memmap",
+        seed: int = 42,
+    ) -> None:
+        self.with_test_fold = with_test_fold
+        super().__init__(
+            stores,
+            "none",
+            batch_size=batch_size,
+            train_folds=train_folds,
+            val_folds=val_folds,
+            test_folds=test_folds,
+            weights=weights,
+            shuffle_records=shuffle_records,
+            keep="all",
+            num_workers=num_workers,
+            residency=residency,
+            seed=seed,
+        )
+
+    def _labels(self) -> NoLabels:
+        return NoLabels(self.stores)
+
+    def _check(self) -> None:
+        super()._check()
+        seen = sorted({*self.folds["train"]} & {*SPLITS["test"]})
+        ptbxl = [str(one.path) for one in self.stores.stores if source_name(one.attributes) == PTBXL]
+        if seen and ptbxl and not self.with_test_fold:
+            raise UsageError(
+                f"data.train_folds holds fold {seen[0]}, on which PTB-XL's published results are tested, and "
+                f"{joined(ptbxl)} is of PTB-XL: take it out, or say --data.with_test_fold true and never test on it"
+            )
+
+    def what_is_trained_on(self) -> list[dict[str, Any]]:
+        """Of each source: its name, the hashes of its stores, folds, records and patients."""
+        found = []
+        for number in range(self.stores.num_sources):
+            if self.weights is not None and not self.weights[number]:
+                continue
+            split = self.split("train", number)
+            stores = [
+                one for one, of in zip(self.stores.stores, self.stores.source_of_store, strict=True) if of == number
+            ]
+            found.append(
+                {
+                    "source": source_name(stores[0].attributes),
+                    "stores_sha256": [str(one.attributes["sha256"]) for one in stores],
+                    "folds": list(self.folds["train"]),
+                    "records": len(split),
+                    "patients": len(split.patients()),
+                }
+            )
+        return found
+
+
+PTBXL = "PTB-XL"
+
+
+def source_name(attributes: Any) -> str:
+    """What a store's records are of: the same for every store of the same archive, whatever its rate or chain."""
+    version = str(attributes["source_version"])
+    if version.startswith("simulated"):
+        return version
+    if str(attributes["source_kind"]) == "ptbxl":
+        return PTBXL
+    return f"{attributes['source_kind']} {str(attributes['source']).rstrip('/').rpartition('/')[2]}"

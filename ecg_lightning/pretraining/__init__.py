@@ -1,0 +1,1 @@
+"""A backbone of one's own: masked auto-encoding of ECGs without labels."""
