@@ -21,7 +21,7 @@ pytestmark = of_lightning_cli
 CONFIGS = shipped_configs()
 BACKBONES = [name for name in CONFIGS if name.startswith("backbone/")]
 RECIPES = [name for name in CONFIGS if name.startswith("recipe/")]
-OTHERS = [name for name in CONFIGS if not name.startswith(("backbone/", "recipe/"))]
+OTHERS = [name for name in CONFIGS if not name.startswith(("backbone/", "recipe/", "pretrain/"))]
 TINY = [
     "--model.backbone",
     "vit",

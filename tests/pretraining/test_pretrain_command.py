@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from shards import part_of
@@ -47,6 +48,16 @@ def fit(run, encoder, store, *more):
     sizes = [*TINY, "--config", "backbone/vit", "--config", "recipe/linear_probe", "--post_training.probe.epochs=1"]
     judged = ["--data.task=superdiagnostic", "--data.store", str(store), "--run", str(run)]
     return main(["fit", *sizes, "--model.weights", str(encoder), *judged, *more])
+
+
+@pytest.mark.parametrize("backbone", ["vit", "mtecg_ti", "st_mem_small", "st_mem_base"])
+def test_the_shipped_config_goes_with_each_backbone_over_patches(capsys, tmp_path, backbone):
+    configs = ["--config", f"backbone/{backbone}", "--config", "pretrain/masked"]
+    given = ["--data.stores", "some.h5", "--run", str(tmp_path / "run"), "--print_config"]
+    assert main(["pretrain", *configs, *given]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["pretraining"]["epochs"], config["pretraining"]["warmup_epochs"]) == (200, 10)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_leaves_encoder_card_figures_and_pictures(pretrained):
