@@ -205,7 +205,7 @@ class ECGClassifier(LightningModule):
         theirs = checkpoint.get("label_names")
         if theirs != list(self.label_names):
             raise InputError(
-                f"the labels of {source} are {theirs}, the task's are {list(self.label_names)}: "
+                f"{source}'s labels are {theirs}, the task's are {list(self.label_names)}: "
                 "use the data.task that the run was trained on"
             )
         refuse_other_network(self, checkpoint, source)

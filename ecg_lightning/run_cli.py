@@ -20,7 +20,7 @@ from ecg_lightning.backbones import weights_digest
 from ecg_lightning.backbones.hub import is_on_hub
 from ecg_lightning.checkpointing import AtomicCheckpointIO, RunCheckpoints
 from ecg_lightning.classifier import ECGClassifier
-from ecg_lightning.config_names import settled_arguments
+from ecg_lightning.config_names import config_folder, settled_arguments
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.post_training import PostTraining
@@ -123,7 +123,8 @@ class RunCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            configs = [value for flag, value in pairwise(args) if flag == "--config"]
+            given = [Path(value) for flag, value in pairwise(args) if flag == "--config"]
+            configs = [str(path) for path in given if not path.is_relative_to(config_folder())]
             places = f" in {', '.join(configs)} or a flag" if configs else ""
             raise UsageError(
                 f"{str(error).strip()}{places}\n(`ecg-lightning {self.command} --help` lists what it takes)"

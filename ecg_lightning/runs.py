@@ -72,7 +72,7 @@ class RunFolder:
     @property
     def is_pretraining(self) -> bool:
         """Whether `pretrain` wrote it."""
-        return self.config.exists() and "\npretraining:\n" in self.config.read_text()
+        return self.config.exists() and b"\npretraining:\n" in self.config.read_bytes()
 
     # --- the state ---
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from short_run import short_store, undisturbed  # noqa: F401
 from tiny import fresh_screen, tiny_store  # noqa: F401
 from trained_runs import filtered_run, plain_run, ptbxl  # noqa: F401
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a shell; the tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Two spinning thread pools on few cores make everything ten times slower.
 torch.set_num_threads(1)
 

@@ -81,7 +81,7 @@ def read_table(source: str | Path) -> PtbxlTable:
             raise InputError(f"{path} lacks the columns {', '.join(missing)}: {_FETCH}")
         columns, problems = _parse(reader)
     except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num} does not parse as csv ({error}): {_FETCH}") from None
+        raise InputError(f"{path}: line {reader.line_num + 1} does not parse as csv ({error}): {_FETCH}") from None
     likelihood, more = _likelihood(columns.pop("scp_codes"), columns["line"], statements)
     problems += more + _twice(columns) + _patients_in_two_folds(columns)
     if problems or not columns["line"]:

@@ -49,7 +49,7 @@ ROWS = (
     Row("a page that is there", "inspect STORE --html page.html", ("page.html", "--overwrite"), file("page.html", "x")),
     Row("no network", "embed --store STORE --output out.npz", ("--run RUN or --backbone NAME",), code=2),
     Row("features of another kind", "embed --backbone vit --store STORE --output out.csv", ("out.csv", ".npz"), code=2),
-    Row("features below a file", "embed --backbone vit --sizes SIZES --store STORE --output file/out.npz", ("file/out.npz", "--output"), file("file", "x")),
+    Row("features below a file", "embed --backbone vit --sizes SIZES --store STORE --output file/out.npz", ("file/out.npz", "--output", "it would have to be a folder"), file("file", "x")),
     Row("a demo of no epochs", "demo --output new --probe_epochs 0", ("--probe_epochs is 0", "set 1 or more"), code=2),
     Row("a demo into a file", "demo --output file", ("--output file is a file", "choose another name"), file("file", "x"), code=2),
     Row("no grid", "experiment none.yaml --output runs", ("none.yaml", "shipped are"), code=2, process=True),

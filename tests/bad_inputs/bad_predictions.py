@@ -60,7 +60,8 @@ def bomb(here: Here) -> None:
 def damaged(here: Here) -> None:
     predicted(60).save(here.path / "p.npz")
     content = bytearray((here.path / "p.npz").read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 40] = b"\xff" * 40
+    start = 30 + int.from_bytes(content[26:28], "little") + int.from_bytes(content[28:30], "little")
+    content[start] = 0b111  # a kind of block that DEFLATE has not
     (here.path / "p.npz").write_bytes(content)
 
 
@@ -97,7 +98,7 @@ ROWS = (
     Row("encrypted", EVALUATE, NO_FILE, encrypted),
     Row("a terabyte in a megabyte", EVALUATE, NO_FILE, bomb, bounded=True),
     *(
-        Row(f"objects as {name}", EVALUATE, NO_FILE, put(**{name: np.array([RunsCode()] * 60, object)}))
+        Row(f"objects as {name}", EVALUATE, NO_FILE, put(**{name: np.array([RunsCode(), "padding" * 500], object)}))
         for name in ("record_id", "probabilities", "label_names", "meta")
     ),
     *(
@@ -127,7 +128,7 @@ ROWS = (
     Row("an unknown threshold", f"{EVALUATE} --threshold best", ("--threshold", "best", "youden"), good(), code=2),
     Row("itself twice", "evaluate p.npz p.npz", ("p.npz is named twice",), good(), code=2),
     Row("an output that is something else", EVALUATE.replace("out.json", "thesis.json"), ("thesis.json", "--overwrite"), both(good(), file("thesis.json", "{}"))),
-    Row("an output below a file", EVALUATE.replace("out.json", "p.npz/out.json"), ("p.npz/out.json", "--output"), good()),
+    Row("an output below a file", EVALUATE.replace("out.json", "p.npz/out.json"), ("p.npz/out.json", "--output", "it would have to be a folder"), good()),
     Row("nothing", "evaluate", ("predictions",), code=2),
     Row("a report of nothing", "report --output out", ("runs",), code=2),
     Row("a report of an empty folder", "report empty --output out", ("empty", "neither a run", "nor an experiment"), lambda here: (here.path / "empty").mkdir(), code=2),

@@ -128,9 +128,8 @@ ROWS = (
     Row("figures of text, inspected", "inspect run --json", ("metrics_test.json",), replaced("metrics_test.json", "{")),
     Row("a run that another process trains", "fit --run run --resume auto", ("--run run is in use by another process", "choose another name"), both(interrupted, locked("run/.lock"))),
     Row("a run that is complete", "fit FIT --data.store STORE --run run", ("--run run holds a run already (complete)", "choose another name"), lambda here: here.run()),
-    Row("figures of text, gone on with", "fit --run run --resume auto", ("metrics.csv",), both(interrupted, lambda here: here.write("run/metrics.csv", "a,b\n1,2\n")), leaves=("run/state.json",)),
     Row("a report of a damaged checkpoint's metrics", "evaluate run", ("test.npz", "is not a predictions file"), replaced("predictions/test.npz", "text")),
-    Row("an output in no folder's place", EXPORT.replace("out.", "a.csv/out."), ("a.csv/out.safetensors", "--output"), both(RECORD, lambda here: here.run())),
+    Row("an output in no folder's place", EXPORT.replace("out.", "a.csv/out."), ("a.csv/out.safetensors", "--output", "it would have to be a folder"), both(RECORD, lambda here: here.run())),
     Row("an output of another kind", EXPORT.replace("out.safetensors", "out.pt"), ("out.pt", ".onnx or .safetensors"), lambda here: here.run(), code=2),
     Row("results that are something else", TEST, ("test.npz", "is not a predictions file"), replaced("predictions/test.npz", "text")),
 )  # fmt: skip

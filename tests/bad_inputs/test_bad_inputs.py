@@ -12,6 +12,7 @@ from pathlib import Path
 import bad_configs
 import bad_flags
 import bad_predictions
+import bad_pretrainings
 import bad_records
 import bad_runs
 import bad_stores
@@ -29,7 +30,7 @@ from ecg_lightning.errors import InputError
 
 pytestmark = of_lightning_cli
 TABLES = (
-    *(bad_configs, bad_flags, bad_predictions, bad_records),
+    *(bad_configs, bad_flags, bad_predictions, bad_pretrainings, bad_records),
     *(bad_runs, bad_stores, bad_tables, bad_weights),
 )
 ROWS = [row for table in TABLES for row in table.ROWS]
@@ -188,6 +189,12 @@ def test_a_read_only_folder_is_named_and_left_alone(command, read_only, here, go
     assert re.search(r"[Rr]ead-only", said), said
     assert [*here.path.iterdir()] == [read_only]
     assert not any(read_only.iterdir())
+
+
+def test_a_read_only_folder_is_told_before_anything_is_computed(read_only, here, good, capsys):
+    row = Row("read-only", "embed --backbone no_such_network --store STORE --output read_only/out.npz", ())
+    assert main(arguments(row, good)) == 1
+    assert "--output read_only/out.npz" in capsys.readouterr().err
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
