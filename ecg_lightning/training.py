@@ -64,7 +64,9 @@ def run_training(cli: RunCLI, train: Callable[[RunCLI], bool]) -> int:
     code, state = 1, True
 
     def farewell() -> None:
-        if state:
+        if state and cli.watch.first_has_ended():
+            run.set_state("interrupted")  # the process whose word it is can no longer say it
+        elif state:
             _set_state(run, "complete" if code == 0 else "interrupted")
         for tracker in _trackers(cli):
             tracker.close(code)
