@@ -87,7 +87,7 @@ REFUSED = [
         ["--post_training.fine_tune.epochs", "0"],
         "post_training.fine_tune.epochs was 2, is 0 (the run has 3 epoch(s)",
     ),
-    ("in_probe", ["--model.backbone.dim", "24"], "holds another network"),
+    ("in_probe", ["--model.backbone.dim", "24"], "last.ckpt holds another network"),
 ]
 
 

@@ -11,6 +11,7 @@ from run_steps import RECORDED, TOP, Stage, copy_in, instructions, is_let_throug
 
 STEPS = instructions((TOP / "Dockerfile").read_text())
 IGNORE = patterns_of(TOP / ".dockerignore")
+CACHE = "root/.cache"
 
 
 def arguments_of(word: str) -> list[str]:
@@ -136,14 +137,14 @@ def test_a_copied_folder_leaves_out_what_is_not_let_through(tmp_path):
 def test_an_image_with_a_compiler_or_another_ones_home_is_told(tmp_path):
     said = {"USER": str(os.getuid() + 1), "ENTRYPOINT": '["ecg-lightning"]'}
     stage = Stage("image", "any", tmp_path, said=said)
-    for folder in ("usr/bin", "home/ecg", "data", "runs", "opt/venv/bin", "root/.cache"):
+    for folder in ("usr/bin", "home/ecg", "data", "runs", "opt/venv/bin", CACHE):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "usr/bin/gcc").symlink_to("gcc-12")
     (tmp_path / "opt/venv/bin/pip").touch()
     told = "\n".join(look_through(stage))
     for word in (
         "build tool: /usr/bin/gcc",
-        "left behind: /root/.cache",
+        f"left behind: /{CACHE}",
         "data is of uid",
         "no ecg-lightning",
         "pip in",
