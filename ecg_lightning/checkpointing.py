@@ -111,8 +111,8 @@ class RunCheckpoints(Checkpoint):
         stopping = trainer.should_stop or trainer.global_step == trainer.max_steps
         if not last and not accumulating and (due or ends or stopping):
             self._log_step(trainer)
-            # The others do not know of a signal to this process, and must not be waited for.
-            self.save(trainer, "last.ckpt", alone=ends)
+            # The others do not know of a signal to this process: they save where all do, and must be met only there.
+            self.save(trainer, "last.ckpt", alone=not (due or stopping))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the score of this epoch: `callback_metrics` would give an older one where validation was skipped."""

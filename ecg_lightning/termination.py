@@ -185,6 +185,7 @@ class EndOnSignal(Callback):
                 pass
             if not ended.wait(GRACE):
                 self.code = self.code or 128 + number
+                os.write(2, f"no checkpoint within {GRACE:g} s of the signal: ending with the one before\n".encode())
                 self._end_now()
 
         threading.Thread(target=end, name="end on signal", daemon=True).start()

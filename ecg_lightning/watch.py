@@ -236,14 +236,15 @@ class Watch(Callback):
     def _end(self, verdict: Verdict) -> None:
         """Ends this process for another's sake: its own thread may wait in a collective, where no signal reaches it."""
         left = [rank for rank in range(self.num_processes) if rank not in verdict.ranks] or [0]
+        speaker = left[0]  # of a fault of all, one that has the fault: it is not killed before it has spoken
         self._ended = FOLLOWED
         with suppress(NoAnswer, RuntimeError):
             self._pool.submit(self._publish, verdict).result(self.interval)
         for rank in verdict.ranks if verdict.lives else ():
-            if rank in self._descriptors:
+            if rank in self._descriptors and rank != speaker:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._descriptors[rank], signal.SIGKILL)
-        if self.rank == left[0]:
+        if self.rank == speaker:
             self._say(verdict)
         if self.rank == 0:  # with it goes the store, and with that the verdict
             self._linger()

@@ -12,6 +12,7 @@ from test_strategies import FLAGS
 from ecg_lightning.backbones import backbone_signal
 from ecg_lightning.data.prepare import prepare
 from ecg_lightning.runs import global_step
+from ecg_lightning.termination import TERMINATED
 
 PROBE, FINE_TUNE = 1, 3
 """Epochs in the middle of either phase."""
@@ -54,9 +55,9 @@ def processes_of(run: Path) -> list[str]:
     return lines
 
 
-def assert_interrupted(run: Path) -> None:
+def assert_interrupted(run: Path, said: str) -> None:
     """The state says so, and the last checkpoint, of the batch before, is whole."""
-    assert json.loads((run / "state.json").read_text())["state"] == "interrupted"
+    assert json.loads((run / "state.json").read_text())["state"] == "interrupted", said
     assert global_step(run / "checkpoints" / "last.ckpt") is not None
 
 
@@ -93,7 +94,7 @@ def test_when_one_process_cannot_go_on_both_end_and_it_is_named(
     if fault == "loop":
         assert "processes.py" in said
         assert "in loop" in said
-    assert_interrupted(run)
+    assert_interrupted(run, said)
 
 
 def test_a_run_that_ended_for_a_dead_process_goes_on_as_if_nothing_had_been(store: Path, tmp_path: Path) -> None:
@@ -112,10 +113,23 @@ def test_a_slow_process_is_waited_for(store: Path, tmp_path: Path) -> None:
     assert "process 1 (pid" not in said
 
 
-def test_a_signal_to_one_process_is_not_told_as_its_fault(store: Path, tmp_path: Path) -> None:
-    """Under torchrun, whose agent ends the others when the first has ended."""
-    terminate = '[{"class_path": "processes.TerminateAt", "init_args": {"epoch": 3}}]'
-    code, said = fit(store, tmp_path / "run", "torchrun", "--trainer.callbacks", terminate)
+def test_when_all_hang_one_of_them_says_so_before_it_ends(store: Path, tmp_path: Path) -> None:
+    both = [*fault_at(0, PROBE, "loop"), "--trainer.callbacks+", fault_at(1, PROBE, "loop")[1][1:-1]]
+    code, said = fit(store, tmp_path / "run", "lightning", *both)
     assert code != 0
+    assert "all 2 processes have stood still for" in said
+    assert_interrupted(tmp_path / "run", said)
+
+
+@pytest.mark.parametrize("every", ["1", "3"])
+def test_a_signal_to_one_process_ends_both_behind_the_next_checkpoint(every: str, store: Path, tmp_path: Path) -> None:
+    """Under torchrun, whose agent ends the others when the first has ended; whether or not all save at that batch."""
+    terminate = '[{"class_path": "processes.TerminateAt", "init_args": {"epoch": 3}}]'
+    flags = ["--trainer.callbacks", terminate, "--checkpoint_every", every]
+    code, said = fit(store, tmp_path / "run", "torchrun", *flags)
+    assert code != 0
+    assert f"exitcode  : {TERMINATED} " in said.partition("Root Cause")[2]
     assert "process 0 (pid" not in said
-    assert_interrupted(tmp_path / "run")
+    assert "stood still" not in said
+    assert "no checkpoint within" not in said
+    assert_interrupted(tmp_path / "run", said)

@@ -3,27 +3,29 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from test_autoencoder import autoencoder
 from tiny import changed, of_lightning, state_of, tiny_trainer
 
 from ecg_lightning.data.unlabelled import UnlabelledECGs
-from ecg_lightning.pretraining.probe_signal import RIDGE, ProbeSignal, _features, _labelled_records, ridge_scores
+from ecg_lightning.pretraining.probe_signal import PENALTIES, ProbeSignal, _features, _labelled_records, ridge_scores
 from ecg_lightning.pretraining.schedule import MaskedPretraining
 
 pytestmark = of_lightning
 
 
-def test_it_is_scikit_learns_ridge_regression_on_standardised_features():
+@pytest.mark.parametrize("noise", [0.1, 2, 30])
+def test_it_is_scikit_learns_ridge_regression_with_the_penalty_that_leaving_one_out_chooses(noise):
     rng = np.random.default_rng(0)
     features, judged = rng.normal(3, 2, (60, 7)), rng.normal(3, 2, (20, 7))
-    labels = (features[:, :2] + rng.normal(0, 2, (60, 2)) > 3).astype(np.uint8)
+    labels = (features[:, :2] + rng.normal(0, noise, (60, 2)) > 3).astype(np.uint8)
     ours = ridge_scores(torch.from_numpy(features), torch.from_numpy(labels), torch.from_numpy(judged)).logit()
     scaler = StandardScaler().fit(features)
-    theirs = Ridge(alpha=RIDGE * 60).fit(scaler.transform(features), labels).predict(scaler.transform(judged))
-    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-9)
+    alphas = [60 * penalty for penalty in PENALTIES]
+    ridge = RidgeCV(alphas).fit(scaler.transform(features), labels)  # leaves each record out once
+    np.testing.assert_allclose(ours.numpy(), ridge.predict(scaler.transform(judged)), atol=1e-9)
 
 
 def test_unknown_labels_and_flat_features_leave_the_scores_finite():
