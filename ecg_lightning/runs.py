@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import zipfile
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -308,8 +309,11 @@ class RunFolder:
         record_seconds: float | None = None,
         weights: str | None = None,
         weights_sha256: str | None = None,
+        pretrained_on: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Versions, machine, command, stores, their records' length and weights, for whoever asks how this came about.
+
+        ``pretrained_on`` is what the weights' own file says (`Pretraining.to_json`).
 
         What is given by name is written under its name.
         """
@@ -331,6 +335,7 @@ class RunFolder:
                 "record_seconds": record_seconds,
                 "weights": weights,
                 "weights_sha256": weights_sha256,
+                "pretrained_on": [*pretrained_on],
                 "note": NO_DEVICE,
             },
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
+from ecg_lightning.backbones.provenance import pretraining_of
 from ecg_lightning.checkpointing import resumed
 from ecg_lightning.config_names import config_content
 from ecg_lightning.disk_space import Need, check_space, is_out_of_space, need_of, out_of_space
@@ -189,10 +190,13 @@ def _write_config(cli: RunCLI) -> None:
     with whole_file(cli.run_folder.config) as temporary:
         temporary.write_text(cli.run_config())
     stores, model = cli.datamodule.stores, cli.config.model
+    history = () if model.weights is None else pretraining_of(model.weights)
     weights = {"weights": model.weights, "weights_sha256": model.weights_sha256}
     paths = [str(Path(path).resolve()) for path in stores.paths]
     seconds = stores.stored.num_time_points / stores.stored.sampling_rate
-    cli.run_folder.write_environment(paths, stores.sha256, record_seconds=seconds, **weights)
+    cli.run_folder.write_environment(
+        paths, stores.sha256, record_seconds=seconds, **weights, pretrained_on=[one.to_json() for one in history]
+    )
     for logger in cli.trainer.loggers:
         logger.log_hyperparams(json.loads(cli.run_config("json")))
 

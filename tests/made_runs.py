@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def write_run(
     state: str = "complete",
     splits: tuple[str, ...] = ("test", "val"),
     weights: str | None = None,
+    pretrained_on: Sequence[dict[str, Any]] = (),
     shift: float = 1.5,
     num_records: int = 60,
     arguments: dict[str, Any] | None = None,
@@ -57,6 +59,7 @@ def write_run(
         **{"ecg_lightning": "0.1.0", "command": ["ecg-lightning", "fit"], "python": "3.11", "platform": "made up"},
         **{"packages": {"torch": "2.6"}, "devices": ["cpu"], "threads": 1, "store": config["data"]["store"]},
         **{"store_sha256": HASH, "weights": weights, "weights_sha256": weights_sha256},
+        "pretrained_on": [*pretrained_on],
     }
     (path / "environment.json").write_text(json.dumps(environment))
     (path / "state.json").write_text(json.dumps({"state": state}))

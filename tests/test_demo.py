@@ -1,17 +1,29 @@
 import hashlib
 import io
+import json
 import tarfile
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import torch
+from processes import run_python
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from ecg_lightning.backbones import ViT, load_weights
+from ecg_lightning.backbones.provenance import pretraining_of
 from ecg_lightning.cli import main
+from ecg_lightning.demo.backbone import CARD, FILE
 from ecg_lightning.demo.excerpt import FILE_NAME, unpack, unpack_excerpt
+from ecg_lightning.demo.make_backbone import MAX_BYTES as MOST_BYTES
+from ecg_lightning.demo.make_backbone import halve
 from ecg_lightning.demo.make_excerpt import MAX_BYTES, make_excerpt
+from ecg_lightning.demo.story import RECIPES
 from ecg_lightning.errors import InputError
 
 EXCERPT = Path(str(files("ecg_lightning.demo").joinpath(FILE_NAME)))
+BACKBONE = EXCERPT.with_name(FILE)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +161,51 @@ def test_help_shows_what_the_demo_takes(capsys):
     assert all(flag in shown for flag in ("--output", "--probe_epochs", "--fine_tune_epochs"))
 
 
+# --- the backbone ---
+
+
+def test_the_backbone_is_no_larger_than_6_mb_and_its_card_names_its_hash_and_its_command():
+    assert BACKBONE.stat().st_size <= MOST_BYTES
+    card = BACKBONE.with_name(CARD).read_text()
+    assert hashlib.sha256(BACKBONE.read_bytes()).hexdigest() in card
+    assert "ecg-lightning pretrain --config data/excerpt" in card
+    assert "python -m ecg_lightning.demo.make_backbone" in card
+
+
+def test_the_backbone_saw_the_training_folds_of_the_demo_and_no_other():
+    (history,) = pretraining_of(BACKBONE)
+    assert (history.source, history.folds) == ("PTB-XL", (1, 2, 3, 4, 5, 6, 7))
+
+
+def test_half_precision_keeps_names_history_and_values_to_half_a_unit(tmp_path):
+    network, wide = ViT(depth=1, dim=12, heads=1), tmp_path / "wide.safetensors"
+    weights = {f"backbone.{name}": tensor for name, tensor in network.state_dict().items()}
+    save_file(weights, wide, {"ecg_lightning": '{"pretraining": []}'})
+    halve(wide, tmp_path / "half.safetensors")
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * wide.stat().st_size
+    other = ViT(depth=1, dim=12, heads=1)
+    load_weights(other, tmp_path / "half.safetensors")
+    for name, tensor in other.state_dict().items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, network.state_dict()[name], rtol=2**-11, atol=2**-24)
+    with safe_open(tmp_path / "half.safetensors", "pt") as file:
+        assert file.metadata() == {"ecg_lightning": '{"pretraining": []}'}
+
+
+@pytest.mark.slow
+def test_the_backbone_is_made_by_one_command(tmp_path):
+    """As the shipped one, but for two epochs."""
+    few = ["--pretraining.epochs", "2", "--pretraining.warmup_epochs", "1", "--pretraining.pictures", "0"]
+    done = run_python("-m", "ecg_lightning.demo.make_backbone", str(tmp_path), *few)
+    assert done.returncode == 0, done.stdout
+    made = tmp_path / FILE
+    assert pretraining_of(made)[0].folds == pretraining_of(BACKBONE)[0].folds
+    assert pretraining_of(made)[0].epochs == 2
+    assert hashlib.sha256(made.read_bytes()).hexdigest() in (tmp_path / CARD).read_text()
+    names = [load_file(path).keys() for path in (made, BACKBONE)]
+    assert names[0] == names[1]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
     # Of Lightning 2.6: its LightningCLI calls what jsonargparse 4.53 has renamed; the other two are hidden from users.
@@ -162,13 +219,20 @@ def test_the_demo_runs_and_a_second_one_is_put_beside_the_first(tmp_path, capsys
     shown = capsys.readouterr().out
     assert "folds 1-7 train, fold 8 validates, fold 9 tests" in shown
     assert "say nothing about published PTB-XL results" in shown
-    for line in (
-        "validation (fold 8), after the probe",
-        "validation (fold 8), after fine-tuning",
-        "test (fold 9), final",
-    ):
-        assert line in shown
+    for run in RECIPES:
+        seen = json.loads((tmp_path / "run-1" / run / "environment.json").read_text())["pretrained_on"]
+        assert [(one["source"], one["folds"]) for one in seen] == [("PTB-XL", [1, 2, 3, 4, 5, 6, 7])]
+    told = {line[:46].strip(): line[46:].split() for line in shown.splitlines() if "pre-trained" not in line}
+    for name, title in (("method", "probe, then fine-tuning with stochastic depth"), ("plain", "plain fine-tuning")):
+        judged = [
+            json.loads((tmp_path / f"run-1/{name}/metrics_{split}.json").read_text()) for split in ("val", "test")
+        ]
+        assert told[title] == [f"{one[figure]:.4f}" for one in judged for figure in ("auroc", "auprc")]
+    assert len(told["linear probe alone"]) == 2
     assert main(arguments) == 0
     for run in ("run-1", "run-2"):
-        assert (tmp_path / run / "demo_picture.png").is_file()
-        assert (tmp_path / run / "metrics_test.json").is_file()
+        assert (tmp_path / run / "method" / "demo_picture.png").is_file()
+        assert (tmp_path / run / "plain" / "metrics_test.json").is_file()
+        page = (tmp_path / run / "report" / "report.html").read_text()
+        assert "method" in page
+        assert "plain" in page

@@ -61,7 +61,7 @@ def test_the_wheel_holds_configs_excerpt_licences_and_types(wheel):
     shipped = {path.relative_to(configs).as_posix() for path in configs.rglob("*") if path.is_file()}
     assert {"cluster/slurm.sbatch", "cluster/skypilot.yaml"} < shipped
     assert {f"ecg_lightning/configs/{name}" for name in shipped} <= set(names)
-    demo = ("ptbxl_excerpt.tar.xz", "LICENSE-PTB-XL.txt", "CITATION-PTB-XL.txt")
+    demo = ("ptbxl_excerpt.tar.xz", "LICENSE-PTB-XL.txt", "CITATION-PTB-XL.txt", "backbone.safetensors", "backbone.md")
     assert {"ecg_lightning/py.typed", *(f"ecg_lightning/demo/{name}" for name in demo)} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks")) or "__pycache__" in name]
@@ -87,5 +87,5 @@ def test_shipped_configs_are_found_from_an_empty_folder(ecg_lightning_command):
 
 def test_the_demo_runs_from_the_wheel(ecg_lightning_command):
     shown = ecg_lightning_command("demo", "--probe_epochs", "1", "--fine_tune_epochs", "1")
-    assert "test (fold 9), final" in shown
-    assert (ecg_lightning_command.folder / "demo_output" / "run-1" / "demo_picture.png").is_file()
+    assert "test (fold 9)" in shown
+    assert (ecg_lightning_command.folder / "demo_output" / "run-1" / "method" / "demo_picture.png").is_file()

@@ -1,24 +1,29 @@
-"""The command `demo`: prepare, fit, test and one picture, each by the command that a user would type."""
+"""The command `demo`: prepare, fit the method and the plain way, test, report, by the commands a user would type."""
 
 import json
 import shlex
 import time
 from pathlib import Path
 
+from ecg_lightning.demo.backbone import CARD, SIZES
 from ecg_lightning.errors import InputError, UsageError
 
 NO_BENCHMARK = "Figures on these 422 records say nothing about published PTB-XL results."
 _FOLDS = "folds 1-7 train, fold 8 validates, fold 9 tests (fold 10, the test fold of published results, is not in it)"
+RECIPES = {"method": "default", "plain": "plain_fine_tuning"}
+"""What is trained: the two phases, and what they are held against."""
 
 
 def demo(output: str = "demo_output", probe_epochs: int = 12, fine_tune_epochs: int = 12) -> int:
-    """Post-trains a small ViT on 422 real ECGs of PTB-XL that ship with the package, in minutes on a CPU.
+    """The whole story on 422 real ECGs of PTB-XL that ship with the package, in minutes on a CPU.
 
-    Prepares the store, trains in two phases (a linear probe, then fine-tuning with stochastic depth), tests, and draws
-    both phases' curves and three ECGs with their probabilities. Called again, it adds another run beside the first.
+    A small ViT, pre-trained on the training folds without labels, is post-trained in two phases (a linear probe, then
+    fine-tuning with stochastic depth) and, for comparison, the plain way. Both are tested; a report page compares them,
+    and a picture shows both phases' curves and three ECGs with their probabilities. Called again, it adds another
+    folder beside the first.
 
     Args:
-        output: folder for the records, the store and the runs.
+        output: folder for the records, the backbone, the store and the runs.
         probe_epochs: epochs of the linear probe, 1 or more.
         fine_tune_epochs: epochs of fine-tuning, 1 or more.
     """
@@ -28,21 +33,28 @@ def demo(output: str = "demo_output", probe_epochs: int = 12, fine_tune_epochs: 
             "set 1 or more"
         )
     begin, folder = time.monotonic(), Path(output)
-    source, store, run = folder / "ptbxl_excerpt", folder / "ptbxl_excerpt.h5", _new_run(folder)
-    _unpack(source)
-    epochs = (f"--post_training.probe.epochs={probe_epochs}", f"--post_training.fine_tune.epochs={fine_tune_epochs}")
-    for title, arguments in (
-        ("Prepare the store", _prepare(source, store)),
-        (f"Train in two phases; {_FOLDS}", _fit(store, run, *epochs)),
-        ("Test on fold 9", ["test", "--run", str(run)]),
-    ):
+    source, store, runs = folder / "ptbxl_excerpt", folder / "ptbxl_excerpt.h5", _new_folder(folder)
+    weights = _unpack(source)
+    epochs = {
+        "method": (
+            f"--post_training.probe.epochs={probe_epochs}",
+            f"--post_training.fine_tune.epochs={fine_tune_epochs}",
+        ),
+        "plain": (f"--post_training.fine_tune.epochs={fine_tune_epochs}",),
+    }
+    steps = [("Prepare the store", _prepare(source, store))]
+    for name, title in (("method", "Train in two phases"), ("plain", "Fine-tune the plain way, for comparison")):
+        steps.append((f"{title}; {_FOLDS}", _fit(store, weights, runs / name, RECIPES[name], *epochs[name])))
+    steps += [(f"Test on fold 9: {name}", ["test", "--run", str(runs / name)]) for name in RECIPES]
+    report = ["report", *(str(runs / name) for name in RECIPES), "--output", str(runs / "report"), "--wrong", "2"]
+    for title, arguments in [*steps, ("Compare them on one page", report)]:
         if code := _command(title, arguments):
             return code
-    _finish(run, store, time.monotonic() - begin)
+    _finish(runs, store, time.monotonic() - begin)
     return 0
 
 
-def _new_run(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     """The first of run-1, run-2 ... that is not there yet."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--output {folder} is a file, the demo writes into a folder: choose another name")
@@ -52,11 +64,16 @@ def _new_run(folder: Path) -> Path:
     return folder / f"run-{number}"
 
 
-def _unpack(source: Path) -> None:
+def _unpack(source: Path) -> Path:
+    """The records and the backbone; returns the latter's weights."""
+    from ecg_lightning.demo.backbone import copy_backbone
     from ecg_lightning.demo.excerpt import unpack_excerpt
 
     _say(f"Unpack 422 records of PTB-XL 1.0.3 (CC BY 4.0, {source / 'LICENSE.txt'}) into {source}")
     unpack_excerpt(source)
+    weights = copy_backbone(source.parent)
+    print(f"and a backbone, pre-trained on folds 1-7 of them without labels ({weights.with_name(CARD)}): {weights}")
+    return weights
 
 
 def _prepare(source: Path, store: Path) -> list[str]:
@@ -64,9 +81,10 @@ def _prepare(source: Path, store: Path) -> list[str]:
     return [*arguments, "--overwrite", "true"] if store.exists() else arguments
 
 
-def _fit(store: Path, run: Path, *flags: str) -> list[str]:
-    configs = [part for name in ("data/excerpt", "backbone/vit", "recipe/default") for part in ("--config", name)]
-    return ["fit", *configs, "--data.store", str(store), "--data.task", "superdiagnostic", "--run", str(run), *flags]
+def _fit(store: Path, weights: Path, run: Path, recipe: str, *flags: str) -> list[str]:
+    configs = [part for name in ("data/excerpt", "backbone/vit", f"recipe/{recipe}") for part in ("--config", name)]
+    data = ["--data.store", str(store), "--data.task", "superdiagnostic"]
+    return ["fit", *configs, *SIZES, "--model.weights", str(weights), *data, "--run", str(run), *flags]
 
 
 def _command(title: str, arguments: list[str]) -> int:
@@ -77,29 +95,39 @@ def _command(title: str, arguments: list[str]) -> int:
     return main(arguments)
 
 
-def _finish(run: Path, store: Path, seconds: float) -> None:
-    """The picture, and the figures of both phases."""
-    from ecg_lightning.phases import Phase
-    from ecg_lightning.report.curves import best_epoch, read_epochs
+def _finish(runs: Path, store: Path, seconds: float) -> None:
+    """The picture, and the figures of both runs."""
     from ecg_lightning.report.figures import demo_picture
 
     _say("Draw the picture")
-    picture = demo_picture(run, store, note=NO_BENCHMARK)
-    epochs = read_epochs(run / "metrics.csv")
-    phases: tuple[tuple[Phase, str], ...] = (("probe", "after the probe"), ("fine_tune", "after fine-tuning"))
-    lines = []
-    for phase, name in phases:
-        best = best_epoch(epochs, phase)
-        if best is None:
-            raise InputError(f"{run / 'metrics.csv'} has no macro AUROC of the phase {phase}: see {run / 'log.txt'}")
-        lines.append((f"validation (fold 8), {name}", best.auroc, best.auprc))
-    tested = json.loads((run / "metrics_test.json").read_text())
-    lines.append(("test (fold 9), final", tested["auroc"], tested["auprc"]))
-    print(f"{'':<38}macro AUROC  macro AUPRC")
-    for name, auroc, auprc in lines:
-        print(f"{name:<38}{auroc:11.4f}  {auprc:11.4f}")
-    print(f"{NO_BENCHMARK} The network starts from random weights.")
-    print(f"run folder: {run}\npicture:    {picture}\ntook {seconds:.0f} s", flush=True)
+    picture = demo_picture(runs / "method", store, note=NO_BENCHMARK)
+    for line in _table(runs):
+        print(line)
+    print(f"{NO_BENCHMARK} One seed, some 70 records a fold: a sign, no proof (benchmarks/RESULTS.md has nine folds).")
+    report = runs / "report" / "report.html"
+    print(f"run folders: {runs / 'method'}, {runs / 'plain'}\npicture:     {picture}\nreport:      {report}")
+    print(f"took {seconds:.0f} s", flush=True)
+
+
+def _table(runs: Path) -> list[str]:
+    """Macro AUROC and AUPRC of the probe, the method and plain fine-tuning, on both folds."""
+    from ecg_lightning.report.curves import best_epoch, read_epochs
+
+    probe = best_epoch(read_epochs(runs / "method" / "metrics.csv"), "probe")
+    if probe is None:
+        raise InputError(f"{runs / 'method' / 'metrics.csv'} has no macro AUROC of the probe: see log.txt beside it")
+    rows = {"linear probe alone": [probe.auroc, probe.auprc]}
+    for name, title in (("plain", "plain fine-tuning"), ("method", "probe, then fine-tuning with stochastic depth")):
+        judged = [json.loads((runs / name / f"metrics_{split}.json").read_text()) for split in ("val", "test")]
+        rows[title] = [one[figure] for one in judged for figure in ("auroc", "auprc")]
+    heading = [
+        f"{'macro':<46}{'validation (fold 8)':>20}{'test (fold 9)':>20}",
+        f"{'':<46}" + f"{'AUROC':>11}{'AUPRC':>9}" * 2,
+    ]
+    return heading + [
+        f"{title:<46}" + "".join(f"{v:{9 + 2 * (i % 2 == 0)}.4f}" for i, v in enumerate(row))
+        for title, row in rows.items()
+    ]
 
 
 def _say(text: str) -> None:

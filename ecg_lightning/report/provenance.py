@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from ecg_lightning.backbones.provenance import Pretraining, seen_in
+from ecg_lightning.data.unlabelled import source_name
 from ecg_lightning.report.html import Html, details, facts, verbatim
 from ecg_lightning.report.judged import Judged, Split
 from ecg_lightning.report.published_figures import card_of
@@ -24,6 +26,9 @@ def contamination(runs: Iterable[ReadRun]) -> list[str]:
     for run in runs:
         weights = run.environment.get("weights")
         if not weights:
+            continue
+        if history := pretrained_on(run):
+            said.update(dict.fromkeys(_seen(run, history)))
             continue
         card = card_of(run)
         name = str(run.setting("model.backbone.class_path", "backbone")).rsplit(".", 1)[-1]
@@ -46,6 +51,27 @@ def contamination(runs: Iterable[ReadRun]) -> list[str]:
             )
         said[text] = None
     return [*said]
+
+
+def pretrained_on(run: ReadRun) -> list[Pretraining]:
+    """What the weights that the run began with say of their own pre-training; empty where they say nothing."""
+    return [Pretraining.from_json(one) for one in run.environment.get("pretrained_on", [])]
+
+
+def _seen(run: ReadRun, history: Sequence[Pretraining]) -> list[str]:
+    """Tested records that were pre-trained on: `fit` refuses such folds, a `test` of other folds may bring them in."""
+    tested = run.test or run.validation
+    if tested is None:
+        return []
+    opened, _ = opened_store(tested.meta)
+    of_fit = tested.meta.get("store_sha256") == run.environment.get("store_sha256")
+    unknown = [one.source for one in history if of_fit]  # a store that is gone, but was the one of the fit
+    sources = unknown if opened is None else [source_name(one.attributes) for one in opened.stores]
+    return [
+        f"CONTAMINATION: the weights were pre-trained, without labels, on tested fold(s) {', '.join(map(str, folds))} "
+        f"of {one.source}: scores on them may flatter."
+        for one, folds in seen_in(history, sources, {*tested.fold.tolist()})
+    ]
 
 
 def small_test(judged: Iterable[Judged]) -> list[str]:
@@ -121,6 +147,7 @@ def data_facts(runs: Sequence[ReadRun], judged: Sequence[Judged]) -> Html:
         str(run.environment.get("weights_sha256")): run for run in runs if run.environment.get("weights")
     }.values():
         rows.append(("weights", f"{run.environment['weights']}, sha256 {run.environment.get('weights_sha256')}"))
+        rows += [("which were pre-trained on", str(one)) for one in pretrained_on(run)]
     return facts(rows)
 
 

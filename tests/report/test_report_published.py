@@ -1,12 +1,16 @@
+from dataclasses import replace
+
 import pytest
 from made_runs import METHOD, write_run
 
 from ecg_lightning.backbones import backbone_card
+from ecg_lightning.backbones.provenance import Pretraining
 from ecg_lightning.data.labels import ptbxl_103_counts
+from ecg_lightning.data.store import Store
 from ecg_lightning.evaluate.evaluation import Options
 from ecg_lightning.report.judged import judge
 from ecg_lightning.report.main_table import main_sheets
-from ecg_lightning.report.provenance import contamination
+from ecg_lightning.report.provenance import contamination, data_facts
 from ecg_lightning.report.published_figures import published_beside
 from ecg_lightning.report.run_files import read_runs
 from ecg_lightning.report.run_groups import grouped
@@ -92,3 +96,26 @@ def test_what_the_weights_may_have_seen_is_told(tmp_path, backbone, weights, tol
 def test_weights_of_a_network_without_a_card_are_told_to_be_unknown(tmp_path):
     run = write_run(tmp_path / "run", METHOD, backbone="mine.Net", weights="w.pt")
     assert "Net is a network of one's own" in contamination(read_runs([str(run)]))[0]
+
+
+@pytest.mark.parametrize(("folds", "told"), [((1, 2, 9), ""), ((1, 2, 10), "without labels, on tested fold(s) 10 of")])
+def test_weights_that_tell_their_pre_training_are_doubted_where_it_holds_tested_folds(tmp_path, folds, told):
+    one = Pretraining("PTB-XL", folds, 20, 18, 5, "masked auto-encoding", ("a" * 64,))
+    run = write_run(tmp_path / "run", METHOD, backbone="ecg_lightning.backbones.ViT", weights="w.pt",
+                    pretrained_on=[one.to_json()])  # fmt: skip
+    read = read_runs([str(run)])
+    said = contamination(read)
+    assert len(said) == bool(told)
+    assert told in " ".join(said)
+    assert "20 records of 18 patients" in str(data_facts(read, []))
+
+
+def test_folds_of_another_archive_than_the_pre_trainings_are_not_taken_for_its_own(tmp_path, tiny_store):
+    seen = Pretraining("elsewhere", (10,), 20, 18, 5, "masked", ("a" * 64,)).to_json()
+    network = {"backbone": "ecg_lightning.backbones.ViT", "weights": "w.pt", "pretrained_on": [seen]}
+    run = write_run(tmp_path / "run", METHOD, **network)
+    (read,) = read_runs([str(run)])
+    assert len(contamination([read])) == 1  # the store is gone: it was the one of the fit
+    opened = Store(tiny_store).attributes["sha256"]
+    meta = {**read.test.meta, "store": str(tiny_store), "store_sha256": opened}
+    assert contamination([replace(read, test=replace(read.test, meta=meta))]) == []
