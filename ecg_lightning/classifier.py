@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ecg_lightning.backbones import Backbone, load_weights
+from ecg_lightning.backbones.provenance import TRAINED_ON, Origins
 from ecg_lightning.compiling import CompileMode, compile_in_place, is_compiled, told_of_lengths, uncompile
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.labels import UNKNOWN_LABEL
@@ -71,6 +72,8 @@ class ECGClassifier(LightningModule):
         """Of the backbone, found once: each step asks for them several times."""
         self.resumes = False
         """Whether a checkpoint brings all weights: at `setup` the trainer does not yet know of it."""
+        self.origins = Origins()
+        """What the weights were trained on; set by the command that trains."""
         self.frozen_features: FrozenFeatures | None = None
         self.val_scores, self.test_scores = SplitScores(label_names), SplitScores(label_names)
         self.scores: Scores | None = None
@@ -195,8 +198,9 @@ class ECGClassifier(LightningModule):
         return adamw(parameter_groups(self.backbone, self.head), unscales=not clips)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names the labels in the order of the head's outputs."""
+        """Names the labels in the order of the head's outputs, and what the weights were trained on."""
         checkpoint["label_names"] = list(self.label_names)
+        checkpoint[TRAINED_ON] = self.origins.to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of other labels or of another network, before anything is loaded."""

@@ -121,13 +121,15 @@ def _of_run(run: str, checkpoint: str | None) -> "tuple[Backbone, dict[str, Any]
     from ecg_lightning.trained_run import load_run
 
     trained = load_run(run, checkpoint=checkpoint, device="cpu")
-    return trained.classifier.backbone, trained.origin()
+    seen = [str(one) for one in trained.trained_on]
+    return trained.classifier.backbone, {**trained.origin(), "trained_on": seen}
 
 
 def _of_backbone(name: str, weights: str | None, sizes: dict[str, Any]) -> "tuple[Backbone, dict[str, Any]]":
     import torch
 
     from ecg_lightning.backbones import create_backbone, weights_digest
+    from ecg_lightning.backbones.provenance import pretraining_of
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -135,7 +137,9 @@ def _of_backbone(name: str, weights: str | None, sizes: dict[str, Any]) -> "tupl
     if weights is None:
         print(f"{name}: no --weights, so its random initialisation (seed {_SEED})", file=sys.stderr)
     digest = None if weights is None else weights_digest(weights)
-    return network.eval().requires_grad_(False), {"weights": weights, "weights_sha256": digest}
+    seen = [] if weights is None else [str(one) for one in pretraining_of(weights)]
+    origin = {"weights": weights, "weights_sha256": digest, "trained_on": seen}
+    return network.eval().requires_grad_(False), origin
 
 
 def _features(

@@ -4,6 +4,7 @@ A checkpoint without its backbone is completed by one function, `completed`, whe
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ecg_lightning.backbones.provenance import ENTRY, TRAINED_ON
 from ecg_lightning.errors import InputError
 from ecg_lightning.whole_files import whole_file
 
@@ -38,7 +40,8 @@ class FrozenBackbone:
         if marks != self._written or not (folder / FILE).is_file():
             self._sha256 = tensors_sha256(backbone)
             if _digest_of(folder / FILE) != self._sha256:
-                _write(backbone, folder / FILE)
+                before = checkpoint.get(TRAINED_ON, {}).get("before", [])
+                _write(backbone, folder / FILE, {ENTRY: json.dumps({"pretraining": before})})
             self._written = marks
         rest = {name: tensor for name, tensor in state.items() if not name.startswith(PREFIX)}
         return {**checkpoint, "state_dict": rest, _KEY: {"sha256": self._sha256}}
@@ -99,7 +102,7 @@ def _digest_of(file: Path) -> str | None:
         return None
 
 
-def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _write(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     seen: set[int] = set()
     own = {}
     for name, tensor in tensors.items():
@@ -109,5 +112,5 @@ def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
     with whole_file(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(own, temporary)
+        save_file(own, temporary, metadata)
         temporary.chmod(mode)  # safetensors makes files that nobody else may read

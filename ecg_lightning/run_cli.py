@@ -62,6 +62,8 @@ class RunCLI(LightningCLI):
         *("config", "run", "resume", "checkpoint_every", "patience", "checkpoint", "overwrite"),
     )
     """Arguments that say what to do with a run, and are no part of it."""
+    judged_splits: tuple[str, ...] = ("val", "test")
+    """Which must not have been seen by the weights that it starts from."""
     group = "post_training"
     """Of the arguments that say how it is trained."""
 
@@ -206,6 +208,11 @@ class RunCLI(LightningCLI):
             check_trainer(built)  # here, before it starts other processes
             self.watch.settle_timeout(built)
         return built
+
+    @property
+    def objective(self) -> str:
+        """What is learnt, in words."""
+        return f"labels of task {self.datamodule.task}"
 
     @property
     def post_training(self) -> PostTraining:

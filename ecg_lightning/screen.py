@@ -179,7 +179,7 @@ def log_plan(plan: PostTraining, classifier: ECGClassifier, data: PTBXLDataModul
 def warn_of_pretraining(classifier: ECGClassifier) -> None:
     """Says so where the published pre-training has seen PTB-XL, or may have: scores on it flatter such weights."""
     name = classifier.backbone.registered_name
-    if classifier.weights is None or name is None:
+    if classifier.weights is None or name is None or classifier.origins.before:  # one's own are not the published
         return
     card = backbone_card(name)
     if card.ptbxl_in_pretraining is not False:

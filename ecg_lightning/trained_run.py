@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import ecg_lightning
 from ecg_lightning.backbones import Backbone
+from ecg_lightning.backbones.provenance import Pretraining, pretraining_of
 from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.data.conversion import through_chain
@@ -42,6 +43,7 @@ class TrainedRun:
         task: the task that the run was trained on.
         stores: of its records, which may be gone.
         post_training: the phases, as its config has them.
+        trained_on: what its weights have seen, as the checkpoint says.
         signal: what the backbone takes.
         device: where it computes.
     """
@@ -56,6 +58,7 @@ class TrainedRun:
         self.checkpoint_sha256 = file_sha256(checkpoint)
         self.label_names = self.classifier.label_names
         self.task: str = config["data"]["task"]
+        self.trained_on: tuple[Pretraining, ...] = pretraining_of(checkpoint)
         self.signal: SignalSpec = self.classifier.backbone.signal
 
     def predict(

@@ -8,9 +8,10 @@ from pathlib import Path
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from ecg_lightning.backbones.provenance import pretraining_of
+from ecg_lightning.backbones.provenance import Origins, Pretraining, origins_of, pretraining_of
 from ecg_lightning.checkpointing import resumed
 from ecg_lightning.config_names import config_content
+from ecg_lightning.data.trained_on import what_is_trained_on
 from ecg_lightning.disk_space import Need, check_space, is_out_of_space, need_of, out_of_space
 from ecg_lightning.errors import InputError, StoppedError
 from ecg_lightning.memory import is_out_of_memory, out_of_memory
@@ -110,7 +111,6 @@ def _way_on(cli: RunCLI) -> str:
 
 def _train(cli: RunCLI) -> bool:
     """Both phases, and the best of the last one judged."""
-    refuse_seen(cli.model, cli.datamodule)
     plan = cli.post_training
     need = need_of(cli.model, plan.probe, plan.fine_tune)
     complete = train_from_newest(cli, need, lambda: log_plan(plan, cli.model, cli.datamodule, cli.trainer))
@@ -128,6 +128,7 @@ def train_from_newest(cli: RunCLI, need: Need, say_plan: Callable[[], None]) -> 
     run, trainer = cli.run_folder, cli.trainer
     found = run.survey() if cli.config.resume == "auto" else Survey(None, 0, [])
     past = None if found.newest is None else resumed(found.newest)
+    _settle_origins(cli, found.newest)
     _compare_configs(cli, None if past is None else past.position)
     _check_space(run, need)
     cli.metrics_file.drop_after(found.step)  # of a run that ended before its first checkpoint, every row
@@ -153,6 +154,26 @@ def train_from_newest(cli: RunCLI, need: Need, say_plan: Callable[[], None]) -> 
             raise taken_port(error) from error
         raise
     return next_position(trainer.fit_loop.state_dict()).epoch >= (trainer.max_epochs or 0)
+
+
+def _settle_origins(cli: RunCLI, newest: Path | None) -> None:
+    """Tells the model what its weights have seen and will have; on a resume the checkpoint knows what was before.
+
+    Raises:
+        UsageError: where they have seen what they would be judged on.
+    """
+    model, data = cli.model, cli.datamodule
+    epochs = cli.trainer.max_epochs
+    here = [
+        Pretraining.from_json({**one, "epochs": epochs, "objective": cli.objective}) for one in what_is_trained_on(data)
+    ]
+    before = () if model.weights is None else pretraining_of(model.weights)
+    model.origins = Origins(before, tuple(here))
+    past = Origins() if newest is None else origins_of(newest)
+    if past.history:
+        model.origins = model.origins.behind(past)
+    named = newest if model.weights is None else f"model.weights {model.weights}"
+    refuse_seen(str(named), model.origins.before, data, cli.judged_splits)
 
 
 @rank_zero_only
@@ -190,7 +211,7 @@ def _write_config(cli: RunCLI) -> None:
     with whole_file(cli.run_folder.config) as temporary:
         temporary.write_text(cli.run_config())
     stores, model = cli.datamodule.stores, cli.config.model
-    history = () if model.weights is None else pretraining_of(model.weights)
+    history = cli.model.origins.before
     weights = {"weights": model.weights, "weights_sha256": model.weights_sha256}
     paths = [str(Path(path).resolve()) for path in stores.paths]
     seconds = stores.stored.num_time_points / stores.stored.sampling_rate
@@ -225,6 +246,7 @@ def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
             "%s is not complete: it is judged with %s, under that name; go on with: ecg-lightning fit --run %s "
             "--resume auto", run.path, checkpoint.name, run.path,
         )  # fmt: skip
+    refuse_seen(checkpoint, pretraining_of(checkpoint), cli.datamodule, [split])
     judge = getattr(cli.trainer, command)
     judge(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
     write_results(run, split, cli.trainer, checkpoint, overwrite=cli.config.overwrite, unfinished=unfinished)

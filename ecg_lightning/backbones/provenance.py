@@ -1,24 +1,29 @@
-"""What weights of one's own were pre-trained on: written into their file, read wherever they are loaded."""
+"""What weights of one's own were trained on: written into every file of them, read wherever they are loaded."""
 
 import json
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from ecg_lightning.backbones.hub import local_file
+from ecg_lightning.backbones.pickles import excess_of
 from ecg_lightning.errors import InputError
 
 ENTRY = "ecg_lightning"
 """Of a safetensors file's metadata, the only one that `pretrain` writes: several would come in a random order, and the
 same weights would have another hash each time."""
+TRAINED_ON = "trained_on"
+"""Where it stands in a checkpoint, and in the metadata of an exported run."""
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One pre-training on one source.
+    """One training on one source, with labels or without.
 
     Attributes:
         source: what the records are of, such as PTB-XL.
@@ -67,30 +72,80 @@ class Pretraining:
         )
 
 
+@dataclass(frozen=True)
+class Origins:
+    """What the weights of a run were trained on.
+
+    Attributes:
+        before: by the file that it started from.
+        here: by itself.
+    """
+
+    before: tuple[Pretraining, ...] = ()
+    here: tuple[Pretraining, ...] = ()
+
+    @property
+    def history(self) -> tuple[Pretraining, ...]:
+        """All of it, the beginnings first."""
+        return (*self.before, *self.here)
+
+    def behind(self, past: "Origins") -> "Origins":
+        """These, where the run goes on from a checkpoint that has ``past`` behind it: nothing seen is forgotten."""
+        now = {(one.source, one.stores_sha256) for one in self.here}
+        gone = (one for one in past.here if (one.source, one.stores_sha256) not in now)
+        return Origins(past.before, (*gone, *self.here))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"before": [one.to_json() for one in self.before], "here": [one.to_json() for one in self.here]}
+
+
 def pretraining_of(path: str | Path) -> tuple[Pretraining, ...]:
-    """What a file of weights says of its pre-training; empty where it says nothing, as published files do.
+    """The history of a file of weights, the beginnings first, as `origins_of` reads it."""
+    return origins_of(path).history
+
+
+def origins_of(path: str | Path) -> Origins:
+    """What a file of weights says of its training; nothing where it is not of this package, as published files are.
 
     Raises:
         InputError: where it says something that cannot be read.
     """
     path = local_file(path)
-    entries = facts_in(path)
+    entries = facts_in(path).get("pretraining", ())
+    said = _of_checkpoint(path) if zipfile.is_zipfile(path) else {"before": entries, "here": ()}
     try:
-        return tuple(Pretraining.from_json(one) for one in entries.get("pretraining", ()))
+        parts = (tuple(Pretraining.from_json(one) for one in said[part]) for part in ("before", "here"))
+        return Origins(*parts)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: what it says of its pre-training cannot be read ({error!r}): take the file as `pretrain` wrote it"
+            f"{path}: what it says of its pre-training cannot be read ({error!r}): take the file as it was written"
         ) from None
 
 
 def facts_in(path: Path) -> dict[str, Any]:
-    """What `pretrain` wrote into a safetensors file; empty for any other file."""
+    """What `pretrain` or `export` wrote into a safetensors file; empty for any other file."""
     try:
         with safe_open(path, "pt") as file:
-            found = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
+            metadata = file.metadata() or {}
+        if TRAINED_ON in metadata:
+            return {"pretraining": json.loads(metadata[TRAINED_ON])}
+        found = json.loads(metadata.get(ENTRY, "{}"))
     except (SafetensorError, OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _of_checkpoint(path: Path) -> Any:
+    """What a training of this package wrote into its checkpoint."""
+    nothing = Origins().to_json()
+    try:
+        if excess_of(path):
+            return nothing
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # of another package, or damaged: whoever loads it for its weights says so
+        return nothing
+    return content.get(TRAINED_ON, nothing) if isinstance(content, dict) else nothing
 
 
 def seen_in(

@@ -20,3 +20,5 @@ class Batch(TypedDict):
     """Records of the global batch, over all processes."""
     first: int
     """Place of this process's first record in the global batch."""
+    counts: NotRequired[bool]
+    """False where a short batch had no record for this process, which was given another's; else left out."""

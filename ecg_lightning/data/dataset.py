@@ -75,6 +75,8 @@ class ECGDataset(Dataset[Batch]):
             "num_global": request.num_global,
             "first": request.first,
         }
+        if not request.counts:
+            batch["counts"] = False
         if self.leave_signals_out:
             return batch
         starts = self._starts(ecg_ids, request.epoch)

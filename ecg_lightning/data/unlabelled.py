@@ -1,13 +1,13 @@
 """UnlabelledECGs: the records of any stores, without labels, for pre-training; folds that judge stay out of it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.data.labels import SPLITS
 from ecg_lightning.data.residency import Residency
 from ecg_lightning.data.sampler import SHUFFLE_RECORDS
 from ecg_lightning.data.splits import NoLabels
+from ecg_lightning.data.trained_on import PTBXL, source_name
 from ecg_lightning.errors import UsageError, joined
 
 
@@ -72,37 +72,3 @@ class UnlabelledECGs(PTBXLDataModule):
                 f"data.train_folds holds fold {seen[0]}, on which PTB-XL's published results are tested, and "
                 f"{joined(ptbxl)} is of PTB-XL: take it out, or say --data.with_test_fold true and never test on it"
             )
-
-    def what_is_trained_on(self) -> list[dict[str, Any]]:
-        """Of each source: its name, the hashes of its stores, folds, records and patients."""
-        found = []
-        for number in range(self.stores.num_sources):
-            if self.weights is not None and not self.weights[number]:
-                continue
-            split = self.split("train", number)
-            stores = [
-                one for one, of in zip(self.stores.stores, self.stores.source_of_store, strict=True) if of == number
-            ]
-            found.append(
-                {
-                    "source": source_name(stores[0].attributes),
-                    "stores_sha256": [str(one.attributes["sha256"]) for one in stores],
-                    "folds": list(self.folds["train"]),
-                    "records": len(split),
-                    "patients": len(split.patients()),
-                }
-            )
-        return found
-
-
-PTBXL = "PTB-XL"
-
-
-def source_name(attributes: Any) -> str:
-    """What a store's records are of: the same for every store of the same archive, whatever its rate or chain."""
-    version = str(attributes["source_version"])
-    if version.startswith("simulated"):
-        return version
-    if str(attributes["source_kind"]) == "ptbxl":
-        return PTBXL
-    return f"{attributes['source_kind']} {str(attributes['source']).rstrip('/').rpartition('/')[2]}"

@@ -10,12 +10,14 @@ from jsonargparse import ArgumentError, Namespace
 
 from ecg_lightning.backbones import backbone_signal
 from ecg_lightning.backbones.hub import is_on_hub
+from ecg_lightning.backbones.provenance import pretraining_of
 from ecg_lightning.config_names import settled_arguments
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.experiment.plan import Run
 from ecg_lightning.phases import FineTune, Probe, check_phases
 from ecg_lightning.run_cli import RunCLI
+from ecg_lightning.seen_records import refuse_seen
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Checks:
     """Parses the runs of a grid and looks at their data; what is the same for several runs is looked at once."""
 
     _cli: RunCLI | None = None
-    _data: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    _data: dict[tuple[str, str, str], tuple[int, str]] = field(default_factory=dict)
 
     def facts_of(self, runs: Sequence[Run]) -> dict[str, Facts]:
         """The facts of every run, by its name.
@@ -71,10 +73,10 @@ class Checks:
         probe, fine_tune = _made(Probe, config.post_training.probe), _made(FineTune, config.post_training.fine_tune)
         check_phases(probe, fine_tune, config.post_training.drop_path_rate)
         backbone = json.dumps(_plain(config.model.backbone), sort_keys=True)
-        train_records, store_sha256 = self._look_at(config.data, backbone)
         weights = config.model.weights
         if weights is not None and not is_on_hub(weights) and not Path(weights).is_file():
             raise InputError(f"model.weights is {weights}, which is no file: give the path of a checkpoint")
+        train_records, store_sha256 = self._look_at(config.data, backbone, weights)
         return Facts(
             backbone=backbone,
             epochs=(probe.epochs, fine_tune.epochs),
@@ -97,17 +99,19 @@ class Checks:
             raise UsageError(_with_way_out(str(error))) from None
         return config
 
-    def _look_at(self, config: Namespace, backbone: str) -> tuple[int, str]:
-        """Opens the store, holds it against the backbone, refuses an empty split; training records and hash."""
+    def _look_at(self, config: Namespace, backbone: str, weights: str | None) -> tuple[int, str]:
+        """Opens the store, holds it against backbone and weights, refuses an empty split; training records and hash."""
         flags = config.as_dict()
         if flags["train_fraction"] == 1:
             del flags["seed"]  # it chooses no records
-        key = (json.dumps(flags, sort_keys=True, default=str), backbone)
+        key = (json.dumps(flags, sort_keys=True, default=str), backbone, str(weights))
         if key not in self._data:
             data = PTBXLDataModule(**config.as_dict())
             network = json.loads(backbone)
             signal = backbone_signal(network["class_path"], **network.get("init_args", {}))
             data.use_signal(signal, network["class_path"].rpartition(".")[2])
+            if weights is not None and not is_on_hub(weights):
+                refuse_seen(f"model.weights {weights}", pretraining_of(weights), data, RunCLI.judged_splits)
             sizes = {name: len(data.split(name)) for name in ("train", "val", "test")}
             self._data[key] = sizes["train"], data.stores.sha256
         return self._data[key]

@@ -5,6 +5,7 @@ import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ecg_lightning.backbones.provenance import TRAINED_ON
 from ecg_lightning.chains import chain_to_json
 from ecg_lightning.data.plan import asked_length
 from ecg_lightning.errors import InputError
@@ -35,6 +36,7 @@ def metadata_of(trained: "TrainedRun") -> dict[str, str]:
         "run": trained.run.path.resolve().name,  # a file that is handed on does not tell of folders
         "backbone": trained.classifier.backbone.flag_name(),
         "label_names": list(trained.label_names),
+        TRAINED_ON: [one.to_json() for one in trained.trained_on],
         "leads": list(signal.leads),
         "unit": "mV",
         "record_rate_hz": signal.record_rate,

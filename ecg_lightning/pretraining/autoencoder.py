@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ecg_lightning.backbones import Backbone, PatchBackbone, load_weights
+from ecg_lightning.backbones.provenance import TRAINED_ON, Origins
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.draws import seed_draws, seed_of
 from ecg_lightning.errors import InputError, UsageError
@@ -40,8 +41,8 @@ class MaskedAutoencoder(LightningModule):
 
     Source: He et al. 2021 (arXiv 2111.06377), equation-free; for ECGs ST-MEM (arXiv 2402.09450) and MTECG (arXiv
     2309.07136). Targets are the values of a patch minus their mean, divided by their deviation (He et al., table 1d).
-    Differs from ST-MEM: the masked patches are drawn over all leads at once, not as many in each, and one decoder sees
-    all of them.
+    Differs from all: the decoder sees patches alone, no class token and no separators. Differs from ST-MEM: the masked
+    patches are drawn over all leads at once, not as many in each, and one decoder sees all of them.
 
     Args:
         backbone: a network over patches: vit, mtecg_ti, st_mem_base, st_mem_small, or one's own `PatchBackbone`.
@@ -86,6 +87,8 @@ class MaskedAutoencoder(LightningModule):
         self.weights, self.weights_sha256 = weights, weights_sha256
         self.resumes = False
         """Whether a checkpoint brings all weights."""
+        self.origins = Origins()
+        """What the weights were trained on; set by the command that trains."""
 
     def setup(self, stage: str) -> None:
         """Loads the weights to go on from, unless a checkpoint brings all."""
@@ -97,7 +100,8 @@ class MaskedAutoencoder(LightningModule):
         visible = visible_of(noise, self.mask_ratio)
         predicted = self.decoder(self.backbone.visible_tokens(ecg, visible), visible)
         target = normalised(self.backbone.patch_values(ecg))
-        errors = (predicted.float() - target.float()).square().mean(dim=2)
+        precise = torch.promote_types(predicted.dtype, torch.float32)
+        errors = (predicted.to(precise) - target.to(precise)).square().mean(dim=2)
         hidden = masked(visible, errors.shape[1])
         return Reconstruction(predicted, visible, (errors * hidden).sum(dim=1) / hidden.sum(dim=1))
 
@@ -109,7 +113,9 @@ class MaskedAutoencoder(LightningModule):
         rows = slice(batch["first"], batch["first"] + len(ecg))
         noise = step_noise(batch["num_global"], rows, self.backbone.num_patches, seed_of(*place))
         losses = self(ecg, noise.to(self.device, non_blocking=True)).losses
-        loss: Tensor = losses.sum() * (self.trainer.world_size / batch["num_global"])
+        # A process without a record of a short batch was given another's, to take part in the step.
+        counts = batch.get("counts", True)
+        loss: Tensor = losses.sum() * (counts * self.trainer.world_size / batch["num_global"])
         self.log("train/loss", loss.detach(), on_step=True, on_epoch=False)
         return loss
 
@@ -124,6 +130,10 @@ class MaskedAutoencoder(LightningModule):
         """AdamW; `MaskedPretraining` sets rates and weight decay per step."""
         clips = self._trainer is not None and bool(self.trainer.gradient_clip_val)
         return adamw(parameter_groups(self.backbone, self.decoder, DECODER), unscales=not clips, betas=BETAS)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names what the weights were trained on."""
+        checkpoint[TRAINED_ON] = self.origins.to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another network, before anything is loaded."""

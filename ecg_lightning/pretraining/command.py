@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
-from ecg_lightning.backbones.provenance import Pretraining, pretraining_of
 from ecg_lightning.checkpointing import RunCheckpoints
 from ecg_lightning.cli_flags import joined_lists
 from ecg_lightning.data.unlabelled import UnlabelledECGs
@@ -38,6 +37,7 @@ class PretrainCLI(RunCLI):
     trains = "pretrain"
     model_of_run = MaskedAutoencoder
     data_of_run = UnlabelledECGs
+    judged_splits = ("val",)
     group = "pretraining"
     lengths = ("pretraining.epochs",)
     of_the_call = (*RunCLI.of_the_call, "post_training")
@@ -47,6 +47,11 @@ class PretrainCLI(RunCLI):
         parser.add_argument("--post_training", type=dict[str, Any] | None, default=None, help=SUPPRESS)
         parser.add_lightning_class_args(MaskedPretraining, self.group)
         parser.link_arguments("pretraining.epochs", "trainer.max_epochs")
+
+    @property
+    def objective(self) -> str:
+        """What is learnt, in words."""
+        return f"masked auto-encoding, {self.model.mask_ratio:.0%} masked"
 
     def training_callbacks(self) -> list[Callback]:
         """The last checkpoint alone: the loss says little of which epoch makes the better features."""
@@ -90,10 +95,9 @@ def _with_stores_joined(arguments: Sequence[str]) -> Sequence[str]:
 
 def _train(cli: RunCLI) -> bool:
     """All epochs, and what comes of them."""
-    history = _history(cli)
-    complete = train_from_newest(cli, _need(cli.model), lambda: _log_plan(cli, history))
+    complete = train_from_newest(cli, _need(cli.model), lambda: _log_plan(cli))
     if complete:
-        _write_outcome(cli, history)
+        _write_outcome(cli)
     return complete
 
 
@@ -106,19 +110,7 @@ def _need(model: MaskedAutoencoder) -> Need:
     return Need({"last.ckpt": size, "the next one, until it takes its place": size, "encoder.safetensors": encoder})
 
 
-def _history(cli: RunCLI) -> list[Pretraining]:
-    """What the encoder has seen behind this run: what its weights had, and this."""
-    model, epochs = cli.model, MaskedPretraining.of(cli.trainer).epochs
-    past = [] if model.weights is None else [*pretraining_of(model.weights)]
-    objective = f"masked auto-encoding, {model.mask_ratio:.0%} masked"
-    now = (
-        Pretraining.from_json({**one, "epochs": epochs, "objective": objective})
-        for one in cli.datamodule.what_is_trained_on()
-    )
-    return [*past, *now]
-
-
-def _log_plan(cli: RunCLI, history: Sequence[Pretraining]) -> None:
+def _log_plan(cli: RunCLI) -> None:
     """What is about to be trained, in a few lines."""
     model, plan, trainer = cli.model, MaskedPretraining.of(cli.trainer), cli.trainer
     backbone, patches = model.backbone, model.backbone.num_patches
@@ -127,21 +119,25 @@ def _log_plan(cli: RunCLI, history: Sequence[Pretraining]) -> None:
         "%s: %.1f M parameters, its decoder %.1f M; %d of %d patches visible",
         type(backbone).__name__, *sizes, num_visible(patches, model.mask_ratio), patches,
     )  # fmt: skip
-    for one in history:
+    for one in model.origins.before:
+        log.info("its weights were trained on %s", one)
+    for one in model.origins.here:
         log.info("trains on %s", one)
     log.info("%d epochs, rate %g (%s)", plan.epochs, plan.learning_rate, plan.schedule)
     log.info("%s x %d, precision %s", trainer.strategy.root_device.type, trainer.world_size, trainer.precision)
 
 
 @rank_zero_only
-def _write_outcome(cli: RunCLI, history: Sequence[Pretraining]) -> None:
+def _write_outcome(cli: RunCLI) -> None:
     """The encoder with its card, the last figures, the pictures."""
     run, plan, backbone = cli.run_folder, MaskedPretraining.of(cli.trainer), cli.model.backbone
+    history = cli.model.origins.history
     built = signature(type(backbone)).parameters
     named = dict(cli.config.model.backbone.get("init_args") or {})
     sizes = {name: value for name, value in named.items() if not _is_default(value, built[name].default)}
-    figures = cli.trainer.callback_metrics
-    judged = {name.removeprefix("val/"): float(value) for name, value in figures.items() if name.startswith("val/")}
+    # Of the file: of a run that was killed behind its last checkpoint, this call's trainer knows none.
+    figures = {name: value for row in cli.metrics_file.rows for name, value in row.items() if name.startswith("val/")}
+    judged = {name.removeprefix("val/"): float(value) for name, value in sorted(figures.items())}
     path = write_encoder(run.path, backbone, sizes, history, judged)
     write_json(run.path / "metrics_pretraining.json", {**judged, "trained_on": [one.to_json() for one in history]})
     pictures = draw_reconstructions(cli.trainer, cli.model, cli.datamodule, run.path)

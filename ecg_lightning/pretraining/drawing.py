@@ -23,22 +23,21 @@ _SHADE, _TRUTH, _GUESSED = "#9AA5B1", "#7A828C", "#B3261E"
 _HALF_ROW_MM = 11.0
 
 
-def draw_filled(path: Path, filled: Filled, rate: float, leads: Sequence[str], name: str) -> None:
-    """Writes the picture; one second measures 25 mm and one mV 10 mm at its own resolution.
+def draw_filled(path: Path, filled: Filled, rate: float, leads: Sequence[str]) -> None:
+    """Writes the picture, without the record's id; one second measures 25 mm and one mV 10 mm at its own resolution.
 
     Args:
         path: a PNG.
         filled: the ECG.
         rate: Hz.
         leads: names in the order of its rows.
-        name: of the record.
     """
     paper = plan_paper(filled.ecg, rate, leads)
     seen = np.where(filled.masked, np.nan, filled.ecg)
     hidden, guessed = (np.where(filled.masked, ecg, np.nan) for ecg in (filled.ecg, filled.reconstructed))
     share = filled.masked.mean()
     sheets = (
-        (f"{name}, as the network takes it", filled.ecg, False),
+        ("The record, as the network takes it", filled.ecg, False),
         (f"What the encoder saw: {1 - share:.0%} of the patches", seen, False),
         (f"What was made of the rest, in red (squared error {filled.loss:.2f}; a flat line has 1)", seen, True),
     )

@@ -42,7 +42,7 @@ def draw_reconstructions(trainer: Trainer, module: MaskedAutoencoder, data: Unla
     paths = []
     for row, ecg_id in zip(rows, data.stores.take("ecg_id", rows).tolist(), strict=True):
         path = folder / FOLDER / f"ecg_{ecg_id}.png"
-        draw_filled(path, filled(module, data, int(row)), signal.sampling_rate, signal.leads, f"record {ecg_id}")
+        draw_filled(path, filled(module, data, int(row)), signal.sampling_rate, signal.leads)
         paths.append(path)
     return paths
 

@@ -34,19 +34,22 @@ class ProbeSignal(Callback):
     """
 
     def __init__(self) -> None:
-        self._data: dict[str, tuple[ECGDataset, Rows]] | None = None
+        self._data: dict[str, tuple[ECGDataset, Rows]] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds its records before the first epoch: what is wrong with them is told now."""
+        plan = MaskedPretraining.of(trainer)
+        if plan.probe_every:
+            assert isinstance(pl_module, MaskedAutoencoder)
+            self._data = _labelled_records(trainer.datamodule, pl_module, plan.probe_task)  # type: ignore[attr-defined]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs `val/probe_auroc` and `val/probe_auprc`, macro over the labels with both classes."""
         plan, epoch = MaskedPretraining.of(trainer), trainer.current_epoch + 1
         due = plan.probe_every and (epoch % plan.probe_every == 0 or epoch == plan.epochs)
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not due:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not due or not self._data:
             return
         assert isinstance(pl_module, MaskedAutoencoder)
-        if self._data is None:
-            self._data = _labelled_records(trainer.datamodule, pl_module, plan.probe_task)  # type: ignore[attr-defined]
-        if not self._data:
-            return
         (train, train_labels), (val, val_labels) = (
             (_features(trainer, pl_module, dataset, rows), torch.from_numpy(dataset.labels.of(rows)[1]))
             for dataset, rows in self._data.values()

@@ -15,7 +15,7 @@ from ecg_lightning.backbones import ViT, load_weights
 from ecg_lightning.backbones.provenance import pretraining_of
 from ecg_lightning.cli import main
 from ecg_lightning.data.store import Store
-from ecg_lightning.data.unlabelled import source_name
+from ecg_lightning.data.trained_on import source_name
 from ecg_lightning.errors import InputError
 
 pytestmark = of_lightning_cli
@@ -105,7 +105,7 @@ def test_fit_refuses_weights_that_have_seen_what_they_would_be_judged_on(
     run = tmp_path / "run"
     assert fit(run, pretrained / "encoder.safetensors", tiny_store, *flags) == 2
     told = capsys.readouterr().err
-    assert f"were pre-trained on fold(s) {seen} of PTB-XL, which are in data.{split}_folds" in told
+    assert f"were trained on fold(s) {seen} of PTB-XL, which are in data.{split}_folds" in told
     assert not run.exists()
 
 
@@ -170,6 +170,20 @@ def test_inspect_shows_a_pretraining_and_the_file_it_made(pretrained, capsys):
     told = capsys.readouterr().out
     assert "source: PTB-XL" in told
     assert "patients: 28" in told
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_pictures_leave_the_run_folder_only_where_it_is_said(tiny_store, tmp_path, monkeypatch, shared):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / "run"
+    given = ["--data.stores", str(tiny_store), "--run", str(run), "--config", "logger/wandb"]
+    more = [f"--pretraining.share_pictures={str(shared).lower()}", "--pretraining.epochs=1"]
+    assert main([*SHORT, *given, *more]) == 0
+    sent = [path for path in (run / "wandb").rglob("*.png") if "ecg_" not in path.name]
+    assert len(sent) == shared
+    if shared:
+        [drawn] = (run / "reconstructions").iterdir()
+        assert sent[0].read_bytes() == drawn.read_bytes()
 
 
 def test_other_sizes_are_refused_with_those_of_the_file(pretrained):

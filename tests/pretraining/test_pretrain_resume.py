@@ -49,6 +49,7 @@ def test_two_processes_make_the_encoder_that_one_makes(tiny_store, tmp_path):
     for processes in (1, 2):
         runs.append(tmp_path / f"run-{processes}")
         more = ["--trainer.precision=64-true", f"--trainer.devices={processes}", "--model.backbone.dropout=0"]
+        more += ["--data.batch_size=21"]  # of 64 records: one is left for the last batch, none for the second process
         more += ["--trainer.strategy=ddp"] if processes > 1 else []
         ended = pretrained(tiny_store, runs[-1], *more)
         assert ended.returncode == 0, ended.stdout
@@ -56,5 +57,6 @@ def test_two_processes_make_the_encoder_that_one_makes(tiny_store, tmp_path):
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-9)
     figures = [json.loads((run / "metrics_pretraining.json").read_text()) for run in runs]
+    assert figures[0]["loss"] == pytest.approx(figures[1]["loss"], abs=1e-6)
     assert figures[0]["probe_auroc"] == pytest.approx(figures[1]["probe_auroc"], abs=1e-6)
     assert {*load_file(runs[1] / "encoder.safetensors")} == {name for name in one if name.startswith("backbone.")}
