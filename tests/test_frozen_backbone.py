@@ -68,9 +68,9 @@ def test_a_completed_checkpoint_holds_the_whole_network_buffers_included(tiny_st
 def test_the_backbone_is_written_once_in_a_probe(tiny_store, tmp_path, monkeypatch):
     written = []
 
-    def save(tensors, path):
+    def save(tensors, path, metadata):
         written.append(path)
-        save_file(tensors, path)
+        save_file(tensors, path, metadata)
 
     monkeypatch.setattr(frozen_backbone, "save_file", save)
     probed(tiny_store, tmp_path, epochs=4)
