@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ecg_lightning.backbones.provenance import Pretraining, seen_in
-from ecg_lightning.data.unlabelled import source_name
+from ecg_lightning.data.trained_on import source_name
 from ecg_lightning.report.html import Html, details, facts, verbatim
 from ecg_lightning.report.judged import Judged, Split
 from ecg_lightning.report.published_figures import card_of
