@@ -25,6 +25,49 @@ POOLED, NORMED_TOKENS, TOKENS = 1e-5, 1e-5, 3e-5
 """Largest differences allowed: float32 against float64 is up to 1.8e-6 and, for un-normed tokens, 8.6e-6."""
 
 
+XRESNET = 2e-5
+"""xresnet1d101's values go up to 19.7: there float32 against float64 is up to 9e-6."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which backbone a reference is of, how its outputs lie, and the tolerances of its test."""
+
+    backbone: str
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    tokens: float = TOKENS
+    pooled: float = POOLED
+    time_last: bool = False
+    fastai_head: str | None = None
+    """Prefix of the head's names, where it is the PTB-XL benchmark's."""
+
+
+ECGFOUNDER_REDUCED: Mapping[str, Any] = {
+    "base_filters": 16, "filters": (16, 32, 32, 80), "blocks": (2, 2, 2, 3), "num_time_points": 500
+}  # fmt: skip
+MULTIRESNET_REDUCED: Mapping[str, Any] = {"depth": 2, "dim": 16, "kernel": 4, "num_time_points": 250}
+NETWORKS = {
+    "ecg_fm_base": Network("ecg_fm_base"),
+    "ecg_jepa_base": Network("ecg_jepa_base", tokens=NORMED_TOKENS),
+    "ecgfounder_12lead_full_nobn": Network("ecgfounder", time_last=True),
+    "ecgfounder_1lead_nobn": Network("ecgfounder_1lead", time_last=True),
+    "ecgfounder_reduced_bn": Network("ecgfounder", {**ECGFOUNDER_REDUCED, "norm": True}, time_last=True),
+    "ecgfounder_reduced_nobn": Network("ecgfounder", ECGFOUNDER_REDUCED, time_last=True),
+    "hubert_ecg_small": Network("hubert_ecg_small"),
+    "hubert_ecg_base": Network("hubert_ecg_base"),
+    "hubert_ecg_large": Network("hubert_ecg_large"),
+    "inception1d": Network("inception1d", tokens=1e-5, time_last=True, fastai_head="layers.1."),
+    "mtecg_ti_12_25": Network("mtecg_ti", tokens=NORMED_TOKENS),
+    "mtecg_ti_12_25_gap": Network("mtecg_ti", {"readout": "mean"}),
+    "multiresnet_ptbxl": Network("multiresnet", tokens=NORMED_TOKENS),
+    "multiresnet_reduced": Network("multiresnet", MULTIRESNET_REDUCED, tokens=NORMED_TOKENS),
+    "st_mem_base": Network("st_mem_base"),
+    "st_mem_small": Network("st_mem_small"),
+    "xresnet1d101": Network("xresnet1d101", tokens=XRESNET, pooled=XRESNET, time_last=True, fastai_head="8."),
+}
+"""All references in full; `benchmarks/references.py` measures every one."""
+
+
 @dataclass
 class Reference:
     """What the published code computed with the weights of ``seed_recipe``."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from published import ECGFOUNDER_REDUCED as REDUCED
 from published import TOKENS, Reference, is_equal
 from torch import nn
 
@@ -14,7 +15,6 @@ from ecg_lightning.chains import run_batch_chain, run_record_chain
 from ecg_lightning.errors import InputError
 from ecg_lightning.signals import LEADS_12
 
-REDUCED = {"base_filters": 16, "filters": (16, 32, 32, 80), "blocks": (2, 2, 2, 3), "num_time_points": 500}
 FULL = {"ecgfounder_12lead_full_nobn": ECGFounder, "ecgfounder_1lead_nobn": ECGFounder1Lead}
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from published import NORMED_TOKENS, Reference, is_equal
+from published import MULTIRESNET_REDUCED, NORMED_TOKENS, Reference, is_equal
 from torch import Tensor, nn
 
 from ecg_lightning.backbones import MultiResNet, backbone_signal, load_weights, multiresnet
@@ -17,7 +17,7 @@ from ecg_lightning.signals import LEADS_12
 
 SIZES = {
     "multiresnet_ptbxl": {},
-    "multiresnet_reduced": {"depth": 2, "dim": 16, "kernel": 4, "num_time_points": 250},
+    "multiresnet_reduced": MULTIRESNET_REDUCED,
 }
 TINY = {"depth": 2, "dim": 8, "num_time_points": 50}
 

@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from published import FOLDER, NETWORKS
 from torch import Tensor
 
 from ecg_lightning.backbones import (
@@ -122,3 +123,10 @@ def test_importing_backbones_stays_light():
     code = f"import sys, ecg_lightning.backbones; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_reference_says_which_network_it_is_of_and_how_far_that_may_be_from_it():
+    """A reference without an entry would be missing from the table of `benchmarks/references.py`."""
+    full = {"ecgfounder_12lead_full_nobn", "ecgfounder_1lead_nobn"}  # too large for the tests' own folder
+    assert {path.stem for path in FOLDER.glob("*.npz")} == NETWORKS.keys() - full
+    assert {network.backbone for network in NETWORKS.values()} <= set(list_backbones())
