@@ -13,10 +13,12 @@ need not be on one scale, and a gain within the folds can vanish in it. Here rec
 With one fold all three are those of `judging` and `compare`. The intervals hold for these networks: they know nothing
 of other seeds, nor of other training folds.
 
-Source: the mean of the folds' AUROC as the cross-validated one, with intervals given the networks: LeDell, Petersen and
-van der Laan 2015 (doi 10.1214/15-EJS1035). That usual ways to cross-validate AUROC have much bias or variance in small
-studies: Airola et al. 2011 (doi 10.1016/j.csda.2010.11.018), whose remedy, leaving out pairs, ranks records of one
-network alone as well, but trains one for every pair.
+Under a bootstrap's weights the AUPRC of some 50 records is higher in the mean (by .012 for a quarter of positives),
+AUROC is not: the interval of a mean AUPRC lies a little high.
+
+Source: the mean of the folds' AUROC as the cross-validated one, as the package cvAUC has it (LeDell, Petersen and van
+der Laan 2015, doi 10.1214/15-EJS1035). That usual ways to cross-validate AUROC may have much bias or variance in small
+studies: Airola et al. 2011 (doi 10.1016/j.csda.2010.11.018).
 """
 
 from collections.abc import Sequence

@@ -175,22 +175,23 @@ def swap_differences(
     patients, patient_of_record = np.unique(first[0].patient_id, return_inverse=True)
     device = best_device()
     places, num_records = torch.from_numpy(patient_of_record).to(device), len(patient_of_record)
+    parts = parts or [np.arange(num_records)]
     pools = [
-        _pools([(_rows(a, part), _rows(b, part)) for a, b in zip(first, second, strict=True)], device)
-        for part in (parts or [np.arange(num_records)])
+        _pools([(_rows(a, part), _rows(b, part)) for a, b in zip(first, second, strict=True)], device) for part in parts
     ]
     num_labels = first[0].labels.shape[1]
     result = {name: np.full((num_labels * len(pools), permutations), np.nan) for name in FIGURES}
     for name in FIGURES:
-        for number_of_part, of_part in enumerate(pools):
-            result[name][[num_labels * number_of_part + column for column, _, _ in of_part]] = 0
+        for place, of_part in enumerate(pools):
+            result[name][[num_labels * place + column for column, _, _ in of_part]] = 0
     for start, coins in _coins(len(patients), permutations, seed, draws_at_once(2 * num_records, device)):
         kept = (~coins.to(device))[places].float()
-        for number_of_part, (part, of_part) in enumerate(zip(parts or [slice(None)], pools, strict=True)):
-            first_side = torch.cat([kept[part], 1 - kept[part]])
+        for place, (part, of_part) in enumerate(zip(parts, pools, strict=True)):
+            of_first = kept[torch.from_numpy(part).to(device)]
+            first_side = torch.cat([of_first, 1 - of_first])
             for column, label, unit in of_part:
                 sums = weight_sums(label, first_side)
-                row = num_labels * number_of_part + column
+                row = num_labels * place + column
                 both = zip(FIGURES, scores(sums), scores(sums.complement(unit)), strict=True)
                 for name, left, right in both:
                     result[name][row, start : start + len(left)] += (left - right).cpu().numpy() / len(first)

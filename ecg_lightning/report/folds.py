@@ -72,7 +72,7 @@ def judged_by_fold(
         evaluation: of them.
         tested: each network's test folds.
     """
-    tested = sorted(tested)
+    tested = sorted(map(tuple, tested))
     parts = tuple(np.flatnonzero(np.isin(files[0].fold, folds)) for folds in tested)
     groups = [group for group, _ in evaluation.groups]
     options = evaluation.options

@@ -204,13 +204,13 @@ def _held_against_plain(one: Judged, judged: Sequence[Judged], problems: list[st
     if not shared:
         problems.append(f"{one.group.label}, {one.group.task}: no seed that plain fine-tuning has as well: no gain")
         return one
-    pairs = [[side.files[side.seeds.index(seed)] for seed in shared] for side in (one, other)]
+    first, second = ([side.files[side.seeds.index(seed)] for seed in shared] for side in (one, other))
     folds = one.folds
     try:
-        pairs[1] = [aligned(pairs[0][0], file, (one.group.label, other.group.label)) for file in pairs[1]]
-        comparison = _compared(one, other, *pairs, by_label=by_label)
+        second = [aligned(first[0], file, (one.group.label, other.group.label)) for file in second]
+        comparison = _compared(one, other, first, second, by_label=by_label)
         if folds is not None:
-            comparison, folds = compared_by_fold(*pairs, comparison, folds)
+            comparison, folds = compared_by_fold(first, second, comparison, folds)
     except InputError as error:
         problems.append(f"{one.group.label}, {one.group.task}: no gain: {error}")
         return one
