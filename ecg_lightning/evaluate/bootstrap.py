@@ -9,7 +9,7 @@ Source: Rubin 1981, The Bayesian Bootstrap (doi 10.1214/aos/1176345338). What th
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,16 @@ def best_device() -> str:
 def draws_at_once(num_records: int, device: str) -> int:
     """How many draws to compute together, so that memory stays bounded."""
     return max(1, _AT_ONCE[device] // num_records)
+
+
+class Weighed(Protocol):
+    """What `bootstrap` asks for its figures: a `Judge`, or one of several folds."""
+
+    device: torch.device
+
+    def __call__(self, weights: Tensor) -> dict[str, Tensor]:
+        """Each of `FIGURES` (label, draw) under ``weights`` (record, draw)."""
+        ...
 
 
 class Judge:
@@ -111,7 +121,7 @@ def patient_weights(num_patients: int, draws: int, seed: int, *, chunk: int = 32
 
 
 def bootstrap(
-    judges: Sequence[Judge], patient_id: NDArray[Any], *, draws: int, seed: int
+    judges: Sequence[Weighed], patient_id: NDArray[Any], *, draws: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
     """Each of `FIGURES` as (file, label, draw), every file and label under the same draws of patients.
 

@@ -18,7 +18,7 @@ Seeds are paired in the order of the files. The intervals hold for these seeds: 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from ecg_lightning.evaluate.bootstrap import Judge, best_device, bootstrap, draw
 from ecg_lightning.evaluate.evaluation import number
 from ecg_lightning.evaluate.predictions import Predictions
 from ecg_lightning.evaluate.protocols import Group
-from ecg_lightning.evaluate.ranking import FIGURES, ranked, scores, weight_sums
+from ecg_lightning.evaluate.ranking import FIGURES, RankedLabel, Sums, ranked, scores, weight_sums
 
 _EQUAL = 1e-12
 """Differences closer than this are one: sums of floating point numbers in another order."""
@@ -143,7 +143,7 @@ def compare(
         draw, swap = _sides(drawn[name]), swapped[name]  # (label, draw)
         for group, figures in macro:
             columns = group.columns
-            figures[name] = _difference(real[columns].mean(), draw[columns].mean(axis=0), swap[columns].mean(axis=0))
+            figures[name] = difference_of(real[columns].mean(), draw[columns].mean(axis=0), swap[columns].mean(axis=0))
         for label, one in zip(label_names, _family(real[defined], draw[defined], swap[defined]), strict=True):
             labels[label][name] = one
     return Comparison(
@@ -158,36 +158,62 @@ def compare(
 
 
 def swap_differences(
-    first: Sequence[Predictions], second: Sequence[Predictions], permutations: int, seed: int
+    first: Sequence[Predictions],
+    second: Sequence[Predictions],
+    permutations: int,
+    seed: int,
+    parts: Sequence[NDArray[np.intp]] | None = None,
 ) -> dict[str, Array]:
     """Differences (label, permutation) of AUROC and AUPRC when patients' predictions are swapped at random.
 
     Means over the pairs of files; NaN for a label without both classes. Both models' ranks stand in one pool, in which
     either side of a permutation is a weighting by 0 and 1: sorted once, exact in float32.
+
+    With ``parts``, the places of the records that each network of a cross-validation predicted, ranks and pools are of
+    one part each, and the differences (part x label, permutation), part by part; the coins are the same.
     """
     patients, patient_of_record = np.unique(first[0].patient_id, return_inverse=True)
     device = best_device()
-    places, labels = torch.from_numpy(patient_of_record).to(device), torch.from_numpy(first[0].labels).to(device)
-    pooled = torch.cat([labels, labels])
-    pairs = [_pooled_ranks(*pair).to(device) for pair in zip(first, second, strict=True)]
-    result = {name: np.full((labels.shape[1], permutations), np.nan) for name in FIGURES}
+    places, num_records = torch.from_numpy(patient_of_record).to(device), len(patient_of_record)
+    parts = parts or [np.arange(num_records)]
     pools = [
-        (column, label, weight_sums(label, torch.ones(len(pooled), 1, dtype=torch.float64, device=device)))
+        _pools([(_rows(a, part), _rows(b, part)) for a, b in zip(first, second, strict=True)], device) for part in parts
+    ]
+    num_labels = first[0].labels.shape[1]
+    result = {name: np.full((num_labels * len(pools), permutations), np.nan) for name in FIGURES}
+    for name in FIGURES:
+        for place, of_part in enumerate(pools):
+            result[name][[num_labels * place + column for column, _, _ in of_part]] = 0
+    for start, coins in _coins(len(patients), permutations, seed, draws_at_once(2 * num_records, device)):
+        kept = (~coins.to(device))[places].float()
+        for place, (part, of_part) in enumerate(zip(parts, pools, strict=True)):
+            of_first = kept[torch.from_numpy(part).to(device)]
+            first_side = torch.cat([of_first, 1 - of_first])
+            for column, label, unit in of_part:
+                sums = weight_sums(label, first_side)
+                row = num_labels * place + column
+                both = zip(FIGURES, scores(sums), scores(sums.complement(unit)), strict=True)
+                for name, left, right in both:
+                    result[name][row, start : start + len(left)] += (left - right).cpu().numpy() / len(first)
+    return result
+
+
+def _pools(pairs: Sequence[tuple[Predictions, Predictions]], device: str) -> list[tuple[int, RankedLabel, Sums]]:
+    """Per label with both classes and pair: the label's place, both files' ranks sorted, their sums under ones."""
+    labels = torch.from_numpy(pairs[0][0].labels).to(device)
+    pooled = torch.cat([labels, labels])
+    unit = torch.ones(len(pooled), 1, dtype=torch.float64, device=device)
+    ranks = [_pooled_ranks(*pair).to(device) for pair in pairs]
+    return [
+        (column, label, weight_sums(label, unit))
         for column in range(labels.shape[1])
-        for pool in pairs
+        for pool in ranks
         if (label := ranked(pool[:, column], pooled[:, column])) is not None
     ]
-    for name in FIGURES:
-        result[name][[column for column, _, _ in pools]] = 0
-    for start, coins in _coins(len(patients), permutations, seed, draws_at_once(len(pooled), device)):
-        kept = (~coins.to(device))[places].float()
-        first_side = torch.cat([kept, 1 - kept])
-        for column, label, unit in pools:
-            sums = weight_sums(label, first_side)
-            both = zip(FIGURES, scores(sums), scores(sums.complement(unit)), strict=True)
-            for name, left, right in both:
-                result[name][column, start : start + len(left)] += (left - right).cpu().numpy() / len(pairs)
-    return result
+
+
+def _rows(one: Predictions, part: NDArray[np.intp]) -> Predictions:
+    return replace(one, probabilities=one.probabilities[part], labels=one.labels[part])
 
 
 def _coins(num_patients: int, permutations: int, seed: int, chunk: int) -> Iterator[tuple[int, torch.Tensor]]:
@@ -215,7 +241,8 @@ def _sides(values: Array) -> Array:
     return result
 
 
-def _difference(real: float, drawn: Array, swapped: Array) -> Difference:
+def difference_of(real: float, drawn: Array, swapped: Array) -> Difference:
+    """A difference, with its interval and p from ``drawn`` (draw,) and ``swapped`` (permutation,) ones."""
     low, high = interval(drawn)
     below, above = int((drawn <= _EQUAL).sum()), int((drawn >= -_EQUAL).sum())
     extreme = int((np.abs(swapped) >= abs(real) - _EQUAL).sum())
@@ -230,7 +257,7 @@ def _difference(real: float, drawn: Array, swapped: Array) -> Difference:
 
 def _family(real: Array, drawn: Array, swapped: Array) -> list[Difference]:
     """One difference per label, with corrected p."""
-    single = [_difference(*one) for one in zip(real, drawn, swapped, strict=True)]
+    single = [difference_of(*one) for one in zip(real, drawn, swapped, strict=True)]
     of_bootstrap, of_permutation = (
         holm([one.p_bootstrap for one in single]),
         holm([one.p_permutation for one in single]),

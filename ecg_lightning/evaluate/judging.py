@@ -161,7 +161,7 @@ def _label_figures(
     for name in ALL_FIGURES:
         values = point[name][:, column]
         draws = drawn[name][:, column].mean(axis=0) if name in drawn else None
-        figure = _figure(values, draws)
+        figure = figure_of(values, draws)
         if name in ("auroc", "auprc") and draws is not None:
             rarer = min(counts["patients_with"], counts["patients_without"])
             resolution = 0.5 / max(counts["positives"] * counts["negatives"], 1)
@@ -180,7 +180,7 @@ def _group_figures(group: Group, point: dict[str, Array], drawn: dict[str, Array
             figures[name] = Figure(float("nan"))
             continue
         draws = drawn[name][:, columns].mean(axis=(0, 1)) if name in drawn else None
-        figures[name] = _figure(point[name][:, columns].mean(axis=1), draws)
+        figures[name] = figure_of(point[name][:, columns].mean(axis=1), draws)
     return figures
 
 
@@ -188,8 +188,8 @@ def _macro_of_file(groups: Sequence[Group], point: dict[str, Array], place: int)
     return tuple({name: _mean(point[name][place, group.columns]) for name in ALL_FIGURES} for group in groups)
 
 
-def _figure(values: Array, draws: Array | None) -> Figure:
-    """From one value per file, and the draws of their mean."""
+def figure_of(values: Array, draws: Array | None) -> Figure:
+    """A figure from ``values`` (file,), and ``draws`` (draw,) of their mean."""
     spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     low, high = (float("nan"), float("nan")) if draws is None or np.isnan(values).any() else interval(draws)
     return Figure(float(values.mean()), low, high, spread)

@@ -12,6 +12,7 @@ from ecg_lightning.evaluate.compare import Comparison, compare
 from ecg_lightning.evaluate.evaluation import Evaluation, Options
 from ecg_lightning.evaluate.judging import evaluate, same_files
 from ecg_lightning.evaluate.predictions import Predictions
+from ecg_lightning.report.folds import Folds, compared_by_fold, judged_by_fold
 from ecg_lightning.report.run_files import ReadRun
 from ecg_lightning.report.run_groups import Group, phases_of, plain_of
 
@@ -30,6 +31,7 @@ class Judged:
         evaluation: with intervals.
         plain: what it is held against.
         comparison: its files less those of `plain`, over the seeds that both have.
+        folds: of a cross-validation, whose macro AUROC and AUPRC above are means over the folds.
         shared: those seeds.
         notes: what a reader has to know.
     """
@@ -42,6 +44,7 @@ class Judged:
     comparison: Comparison | None = None
     shared: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    folds: Folds | None = None
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -106,8 +109,13 @@ def _judged(group: Group, options: Options, split: Split) -> Judged | None:
     names = [f"{group.label}, seed {seed}" for seed in seeds]
     evaluation, more = _evaluated(files, known if len(known) == len(files) else [], options, names)
     files, _ = same_files(files, names, options.protocol)
+    folds = None
+    if group.is_cross_validation and len(whole) > 1:
+        tested = [its.setting("data.test_folds", []) for its, _ in found[seeds[0]]]
+        evaluation, folds = judged_by_fold(files, evaluation, tested)
+        more += folds.remarks()
     notes = (*_left_out(group, found, whole, split), *more, *_own(evaluation))
-    return Judged(group, seeds, tuple(files), evaluation, notes=notes)
+    return Judged(group, seeds, tuple(files), evaluation, notes=notes, folds=folds)
 
 
 def _tested(its: Sequence[tuple[ReadRun, Predictions]]) -> tuple[str, ...]:
@@ -133,7 +141,9 @@ def _left_out(
             lost = "; ".join(lacking)
             notes.append(f"without test fold(s) {lost}, of which no seed has usable {split} predictions")
         notes.append(
-            f"predictions of test folds {'; '.join(whole)} pooled; no thresholds: each fold's run was validated on "
+            f"test folds {'; '.join(whole)}, each predicted by a network of its own: macro AUROC and AUPRC are means "
+            "over the folds; figures of single labels, calibration and curves are of all folds' predictions pooled, "
+            "which ranks scores of different networks together; no thresholds: each fold's run was validated on "
             "records of its own"
         )
     return notes
@@ -194,9 +204,13 @@ def _held_against_plain(one: Judged, judged: Sequence[Judged], problems: list[st
     if not shared:
         problems.append(f"{one.group.label}, {one.group.task}: no seed that plain fine-tuning has as well: no gain")
         return one
-    pairs = ([side.files[side.seeds.index(seed)] for seed in shared] for side in (one, other))
+    first, second = ([side.files[side.seeds.index(seed)] for seed in shared] for side in (one, other))
+    folds = one.folds
     try:
-        comparison = _compared(one, other, *pairs, by_label=by_label)
+        second = [aligned(first[0], file, (one.group.label, other.group.label)) for file in second]
+        comparison = _compared(one, other, first, second, by_label=by_label)
+        if folds is not None:
+            comparison, folds = compared_by_fold(first, second, comparison, folds)
     except InputError as error:
         problems.append(f"{one.group.label}, {one.group.task}: no gain: {error}")
         return one
@@ -204,7 +218,7 @@ def _held_against_plain(one: Judged, judged: Sequence[Judged], problems: list[st
     note = (
         (f"gain over plain fine-tuning by seed {', '.join(map(str, shared))} alone, which both have",) if lone else ()
     )
-    return replace(one, plain=other, comparison=comparison, shared=shared, notes=(*one.notes, *note))
+    return replace(one, plain=other, comparison=comparison, shared=shared, notes=(*one.notes, *note), folds=folds)
 
 
 def _compared(
@@ -212,7 +226,6 @@ def _compared(
 ) -> Comparison:
     """``by_label``: with so many permutations that a label's p, corrected over the labels, can be small."""
     names = [one.group.label] * len(first), [other.group.label] * len(second)
-    second = [aligned(first[0], file, (one.group.label, other.group.label)) for file in second]
     groups = [group for group, _ in one.evaluation.groups]
     options = one.evaluation.options
     permutations = None if by_label else _PERMUTATIONS

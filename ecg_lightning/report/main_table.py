@@ -10,8 +10,9 @@ from ecg_lightning.report.judged import Judged
 from ecg_lightning.report.published_figures import Published
 from ecg_lightning.report.sheets import Cell, Estimate, Sheet
 
-_GAINS = frozenset({"AUROC gain [95 %]", "relative", "p", "AUPRC gain [95 %]"})
-_HEAD = ("AUROC [95 %]", "SD", "AUROC gain [95 %]", "relative", "p", "AUPRC [95 %]", "AUPRC gain [95 %]")
+_WON = "folds won"
+_GAINS = frozenset({"AUROC gain [95 %]", "relative", "p", _WON, "AUPRC gain [95 %]"})
+_HEAD = ("AUROC [95 %]", "SD", "AUROC gain [95 %]", "relative", "p", _WON, "AUPRC [95 %]", "AUPRC gain [95 %]")
 SURE = 0.05
 """Below this p of the permutation test a gain is called one. It is asked, not the bootstrap's interval, which takes
 equal models for different too often where labels are rare (`evaluate.compare`)."""
@@ -41,7 +42,9 @@ def _sheet(name: str, judged: Sequence[Judged], published: Sequence[Published], 
         rows += of_task + [_published(one, with_fractions) for one in published if one.task == task and of_task]
     head = ("task", "recipe", *(["fraction"] if with_fractions else []), "labels", "seeds", *_HEAD)
     with_gains = any(one.comparison is not None for one in judged)
-    kept = [place for place, column in enumerate(head) if with_gains or column not in _GAINS]
+    with_folds = any(one.folds is not None for one in judged)
+    left_out = (frozenset() if with_gains else _GAINS) | (frozenset() if with_folds else {_WON})
+    kept = [place for place, column in enumerate(head) if column not in left_out]
     return Sheet(
         name,
         _caption(judged, bool(published), kind),
@@ -68,6 +71,7 @@ def _caption(judged: Sequence[Judged], with_published: bool, kind: str) -> str:
         )
     else:
         text += " No gain: there is no plain fine-tuning of the same setting among the runs."
+    text += _of_folds(judged)
     if kind == "frequent":
         return (
             f"As the table above, over the labels with {evaluation.options.min_positives} or more test positives alone."
@@ -75,21 +79,71 @@ def _caption(judged: Sequence[Judged], with_published: bool, kind: str) -> str:
     return text + (" †: published, not measured here, no interval." if with_published else "")
 
 
+def _of_folds(judged: Sequence[Judged]) -> str:
+    """What is averaged in a cross-validation."""
+    if all(one.folds is None for one in judged):
+        return ""
+    text = (
+        " Cross-validated: each test fold was predicted by a network of its own, so macro AUROC and AUPRC are taken "
+        "within each test fold, over the labels that have both classes there, and averaged over the folds, every fold "
+        "counting the same; the interval draws patients within the folds, all seeds of a fold together."
+    )
+    if any(one.folds is not None and one.folds.gains for one in judged):
+        text += (
+            " The permutation test exchanges ranks within a fold; folds won: test folds in which the mean over the "
+            "seeds is above plain fine-tuning's AUROC."
+        )
+    return text + (
+        " Lines “pooled”: all folds' predictions in one ranking, which compares the scores of different networks and "
+        "may hide or feign a gain."
+    )
+
+
 def _rows(one: Judged, task: str, kind: str, with_fractions: bool) -> Iterator[tuple[Cell, ...]]:
     for place, (group, figures) in enumerate(one.evaluation.groups):
         if group.task != task or group.kind != kind or _repeats(one, place):
             continue
         cells: list[Cell] = [task, one.group.label]
-        cells += [f"{100 * one.group.fraction:g} %"] if with_fractions else []
-        cells += [len(group.columns), len(one.seeds), estimate(figures["auroc"]), _spread(figures["auroc"])]
+        fraction: list[Cell] = [f"{100 * one.group.fraction:g} %"] if with_fractions else []
+        cells += [*fraction, len(group.columns), len(one.seeds)]
+        cells += [estimate(figures["auroc"]), _spread(figures["auroc"])]
         if one.comparison is None:
-            cells += ["(baseline)" if one.group.is_plain else None, None, None, estimate(figures["auprc"]), None]
+            cells += ["(baseline)" if one.group.is_plain else None, *[None] * 3, estimate(figures["auprc"]), None]
         else:
             gains = one.comparison.groups[place][1]
             relative = Estimate(relative_gain(one, place), digits=1, signed=True, unit=" %")
-            cells += [gain(gains["auroc"]), relative, Estimate(gains["auroc"].p_permutation)]
+            cells += [gain(gains["auroc"]), relative, Estimate(gains["auroc"].p_permutation), folds_won(one, place)]
             cells += [estimate(figures["auprc"]), gain(gains["auprc"])]
         yield tuple(cells)
+        if one.folds is not None:
+            yield (
+                task,
+                f"{one.group.label}, pooled",
+                *fraction,
+                len(group.columns),
+                len(one.seeds),
+                *_pool(one, place),
+            )
+
+
+def _pool(one: Judged, place: int) -> list[Cell]:
+    """The second line of a cross-validation: its figures with all folds in one ranking."""
+    assert one.folds is not None
+    figures = one.folds.pooled[place][1]
+    cells: list[Cell] = [estimate(figures["auroc"]), _spread(figures["auroc"])]
+    if not one.folds.pooled_gains:
+        return [*cells, *[None] * 4, estimate(figures["auprc"]), None]
+    gains = one.folds.pooled_gains[place][1]
+    cells += [gain(gains["auroc"]), None, Estimate(gains["auroc"].p_permutation), None]
+    return [*cells, estimate(figures["auprc"]), gain(gains["auprc"])]
+
+
+def folds_won(one: Judged, place: int = 0) -> str | None:
+    """In how many test folds it is ahead of plain fine-tuning in AUROC; None without folds."""
+    if one.folds is None or not one.folds.gains:
+        return None
+    gains = one.folds.gains[place]
+    return f"{gains.won('auroc')} of {gains.num_folds('auroc')}"
 
 
 def _published(one: Published, with_fractions: bool) -> tuple[Cell, ...]:
@@ -97,7 +151,7 @@ def _published(one: Published, with_fractions: bool) -> tuple[Cell, ...]:
     value = Estimate(one.value)
     head: list[Cell] = [one.task, f"† {one.backbone}: {one.way}", *(["100 %"] if with_fractions else [])]
     auroc, auprc = (value, None) if ours == "auroc" else (None, value)
-    return (*head, None, None, auroc, None, None, None, None, auprc, None)
+    return (*head, None, None, auroc, *[None] * 5, auprc, None)
 
 
 def _repeats(one: Judged, place: int) -> bool:
@@ -133,15 +187,16 @@ def in_one_sentence(one: Judged) -> str:
     """What a recipe reaches and gains, and whether this many patients can tell it."""
     figure = one.evaluation.groups[0][1]["auroc"]
     seeds = f"{len(one.seeds)} seed{'s' if len(one.seeds) > 1 else ''}"
-    text = f"{one.group.task}, {one.group.label}: macro AUROC {estimate(figure)} ({seeds})"
+    within = "" if one.folds is None else f", mean over {len(one.folds.names)} test folds"
+    text = f"{one.group.task}, {one.group.label}: macro AUROC {estimate(figure)} ({seeds}{within})"
     if one.comparison is None:
         return f"{text}."
     difference = one.comparison.groups[0][1]["auroc"]
-    relative = Estimate(relative_gain(one), digits=1, signed=True, unit=" %")
+    relative, won = Estimate(relative_gain(one), digits=1, signed=True, unit=" %"), folds_won(one)
     verdict = "" if is_sure(difference) else ": no difference that these patients can show"
     return (
         f"{text}; against plain fine-tuning {gain(difference)}, that is {relative} (permutation p "
-        f"{Estimate(difference.p_permutation)}){verdict}."
+        f"{Estimate(difference.p_permutation)}{'' if won is None else f', {won} folds won'}){verdict}."
     )
 
 

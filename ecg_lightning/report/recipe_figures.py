@@ -1,14 +1,11 @@
-"""Figures that hold recipes against one another: levels and gains, few records, folds."""
+"""Figures that hold recipes against one another: levels and gains, few records."""
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from ecg_lightning.evaluate.bootstrap import Judge
 from ecg_lightning.report.drawn import CYCLE, MARKS, Drawn, drawn, new_figure
 from ecg_lightning.report.judged import Judged
 from ecg_lightning.report.main_table import is_sure
@@ -111,41 +108,3 @@ def _curve(axes: Axes, curve: Sequence[Judged], label: str, place: int, shift: f
     for across, one in zip(x, curve, strict=True):
         seeds = [groups[0]["auroc"] for groups in one.evaluation.per_file]
         axes.plot([across] * len(seeds), seeds, ls="none", marker="o", ms=3, mfc="white", mec=color, mew=0.7, zorder=1)
-
-
-def by_fold(judged: Sequence[Judged], name: str) -> Drawn:
-    """Macro AUROC of each fold of a cross-validation, by recipe."""
-    task = judged[0].group.task
-    caption = (
-        f"{task}: macro AUROC of each test fold by recipe, mean over the seeds; lines: all folds pooled. Macro over "
-        "the labels that have both classes in that fold, so folds may be over other labels than the pool."
-    )
-    return drawn(name, caption, f"Macro AUROC by test fold for {task}", lambda: _by_fold(judged))
-
-
-def _by_fold(judged: Sequence[Judged]) -> Figure:
-    figure = new_figure(7.5, 3.4)
-    axes = figure.subplots()
-    folds = sorted({int(fold) for one in judged for fold in np.unique(one.files[0].fold)})
-    for place, one in enumerate(judged):
-        color, mark = CYCLE[place % len(CYCLE)], MARKS[place % len(MARKS)]
-        shift = 0.16 * (place - (len(judged) - 1) / 2)
-        values = [fold_auroc(one, fold) for fold in folds]
-        axes.plot(np.arange(len(folds)) + shift, values, ls="none", marker=mark, color=color, label=one.group.label)
-        axes.axhline(one.evaluation.groups[0][1]["auroc"].value, color=color, lw=1, ls=(0, (4, 2)))
-    axes.set_xticks(range(len(folds)), list(map(str, folds)))
-    axes.set(xlabel="test fold", ylabel="macro AUROC")
-    axes.grid(axis="y")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
-    return figure
-
-
-def fold_auroc(one: Judged, fold: int) -> float:
-    """Macro AUROC on the records of one fold, mean over the seeds; NaN where no label has both classes."""
-    values = []
-    for file in one.files:
-        rows = file.fold == fold
-        judge = Judge(file.probabilities[rows], file.labels[rows])
-        auroc = judge.point()["auroc"][judge.defined]
-        values.append(auroc.mean() if len(auroc) else math.nan)
-    return float(np.mean(values))

@@ -188,6 +188,7 @@ def _record(files: Sequence[str], judged: Sequence[Judged], problems: Sequence[s
                 "seeds": list(one.seeds),
                 "runs": [shown(run) for run in group.runs],
                 "notes": list(one.notes),
+                "folds": None if one.folds is None else one.folds.to_json(),
                 "evaluation": evaluation,
             }
         )

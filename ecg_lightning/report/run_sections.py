@@ -7,6 +7,7 @@ from ecg_lightning.report.calibration_figures import calibration_figure, calibra
 from ecg_lightning.report.confusion import confusion_figure, confusion_sheet
 from ecg_lightning.report.drawn import Drawn
 from ecg_lightning.report.ecg_page import file_name
+from ecg_lightning.report.fold_figures import by_fold, gains_by_fold
 from ecg_lightning.report.group_curves import learning_figures
 from ecg_lightning.report.html import Html, heading, paragraph
 from ecg_lightning.report.judged import Judged, Split, in_detail, tables
@@ -20,7 +21,7 @@ from ecg_lightning.report.provenance import (
     runs_sheet,
 )
 from ecg_lightning.report.published_figures import Published, published_beside
-from ecg_lightning.report.recipe_figures import by_fold, data_efficiency, levels_and_gains
+from ecg_lightning.report.recipe_figures import data_efficiency, levels_and_gains
 from ecg_lightning.report.run_files import ReadRun
 from ecg_lightning.report.run_groups import Group, phases_of
 from ecg_lightning.report.sheets import Sheet
@@ -53,7 +54,7 @@ def chapters(
         Chapter("main", "Main table", _main(judged, published, reasons)),
         Chapter("recipes", "Recipes held against one another", _recipes(judged)),
         Chapter("fractions", "Data efficiency", _fractions(judged)),
-        Chapter("folds", "Folds", [by_fold(one, f"folds_{name}") for name, one in _named(judged) if _is_folded(one)]),
+        Chapter("folds", "Folds", _folds(judged)),
         Chapter("curves", "Learning curves", _curves(groups)),
         *(
             Chapter(
@@ -81,8 +82,14 @@ def _named(judged: Sequence[Judged]) -> list[tuple[str, list[Judged]]]:
     return [*zip(_unique([one[0].group.task for one in found]), found, strict=True)]
 
 
-def _is_folded(judged: Sequence[Judged]) -> bool:
-    return any(one.group.is_cross_validation for one in judged)
+def _folds(judged: Sequence[Judged]) -> list[Part]:
+    parts: list[Part] = []
+    for name, table in _named(judged):
+        if any(one.group.is_cross_validation for one in table):
+            parts.append(by_fold(table, f"folds_{name}"))
+        if any(one.folds is not None and one.folds.gains for one in table):
+            parts.append(gains_by_fold(table, f"fold_gains_{name}"))
+    return parts
 
 
 def _main(judged: Sequence[Judged], published: Sequence[Published], reasons: Sequence[str]) -> list[Part]:

@@ -14,6 +14,7 @@ from ecg_lightning.evaluate.evaluation import Options
 from ecg_lightning.report.calibration_figures import calibration_sheet, reliability
 from ecg_lightning.report.confusion import confusion_figure, confusions
 from ecg_lightning.report.drawn import drawn, new_figure
+from ecg_lightning.report.fold_figures import fold_auroc
 from ecg_lightning.report.group_curves import learning_figures
 from ecg_lightning.report.judged import judge
 from ecg_lightning.report.label_figures import (
@@ -23,7 +24,7 @@ from ecg_lightning.report.label_figures import (
     precision_recall_curve,
     roc_curve,
 )
-from ecg_lightning.report.recipe_figures import data_efficiency, fold_auroc, levels_and_gains
+from ecg_lightning.report.recipe_figures import data_efficiency, levels_and_gains
 from ecg_lightning.report.run_files import read_runs
 from ecg_lightning.report.run_groups import grouped
 from ecg_lightning.report.wrong_records import losses, most_wrong

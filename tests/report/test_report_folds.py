@@ -31,7 +31,7 @@ def test_folds_that_test_in_turn_are_pooled(tmp_path):
     assert one.group.is_cross_validation
     assert one.evaluation.num_records == 180
     assert one.files[0].meta["folds"] == [1, 2, 3]
-    assert "predictions of test folds 1; 2; 3 pooled" in one.notes[0]
+    assert "test folds 1; 2; 3, each predicted by a network of its own" in " ".join(one.notes)
 
 
 def changed(path, **values):
@@ -132,7 +132,7 @@ def test_a_fold_that_no_seed_has_is_not_said_to_be_tested(tmp_path):
     for seed in (1, 2):
         (folder / f"fold3-seed{seed}" / "predictions" / "test.npz").unlink()
     ((one,), _) = judged_of(folder)
-    assert "predictions of test folds 1; 2 pooled" in one.notes[1]
+    assert "test folds 1; 2, each predicted by a network of its own" in one.notes[1]
     assert "without test fold(s) 3, of which no seed has usable test predictions" in one.notes[0]
     assert "every record" not in " ".join(one.notes)
 
