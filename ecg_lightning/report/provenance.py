@@ -68,8 +68,8 @@ def _seen(run: ReadRun, history: Sequence[Pretraining]) -> list[str]:
     unknown = [one.source for one in history if of_fit]  # a store that is gone, but was the one of the fit
     sources = unknown if opened is None else [source_name(one.attributes) for one in opened.stores]
     return [
-        f"CONTAMINATION: the weights were pre-trained, without labels, on tested fold(s) {', '.join(map(str, folds))} "
-        f"of {one.source}: scores on them may flatter."
+        f"CONTAMINATION: the weights were trained before on tested fold(s) {', '.join(map(str, folds))} of "
+        f"{one.source} ({one.objective}): scores on them may flatter."
         for one, folds in seen_in(history, sources, {*tested.fold.tolist()})
     ]
 

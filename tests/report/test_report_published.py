@@ -98,7 +98,10 @@ def test_weights_of_a_network_without_a_card_are_told_to_be_unknown(tmp_path):
     assert "Net is a network of one's own" in contamination(read_runs([str(run)]))[0]
 
 
-@pytest.mark.parametrize(("folds", "told"), [((1, 2, 9), ""), ((1, 2, 10), "without labels, on tested fold(s) 10 of")])
+@pytest.mark.parametrize(
+    ("folds", "told"),
+    [((1, 2, 9), ""), ((1, 2, 10), "trained before on tested fold(s) 10 of PTB-XL (masked auto-encoding)")],
+)
 def test_weights_that_tell_their_pre_training_are_doubted_where_it_holds_tested_folds(tmp_path, folds, told):
     one = Pretraining("PTB-XL", folds, 20, 18, 5, "masked auto-encoding", ("a" * 64,))
     run = write_run(tmp_path / "run", METHOD, backbone="ecg_lightning.backbones.ViT", weights="w.pt",
