@@ -83,7 +83,7 @@ def loss_of_trained(run: Path, best: str, folds: str, ended: bool = False) -> fl
     """Mean loss of the training records with the best checkpoint of a phase of one epoch; ``ended``: it is the last."""
     checkpoint = run / "checkpoints" / f"{best}.ckpt"
     command("test", "--run", str(run), "--checkpoint", str(checkpoint), "--data.train_folds", "[]",
-            "--data.val_folds", "[]", "--data.test_folds", folds)  # fmt: skip
+            "--data.val_folds", "[]", "--data.test_folds", folds, "--even_seen")  # fmt: skip
     name = "test" if ended or best == "finetune-best" else f"test-{best}"
     return float(json.loads((run / f"metrics_{name}.json").read_text())["loss"])
 

@@ -59,7 +59,7 @@ class RunCLI(LightningCLI):
     lengths: tuple[str, ...] = ("post_training.probe.epochs", "post_training.fine_tune.epochs")
     """The arguments that say for how long."""
     of_the_call: tuple[str, ...] = (
-        *("config", "run", "resume", "checkpoint_every", "patience", "checkpoint", "overwrite"),
+        *("config", "run", "resume", "checkpoint_every", "patience", "checkpoint", "overwrite", "even_seen"),
     )
     """Arguments that say what to do with a run, and are no part of it."""
     judged_splits: tuple[str, ...] = ("val", "test")
@@ -108,6 +108,9 @@ class RunCLI(LightningCLI):
         else:
             parser.add_argument("--checkpoint", type=str | None, default=None, help="another checkpoint than the best")
             parser.add_argument("--overwrite", action="store_true", help="replace results of another checkpoint")
+            parser.add_argument(
+                "--even_seen", action="store_true", help="judge folds that the weights were trained on: flattering"
+            )
         self.add_training_arguments(parser)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")

@@ -24,13 +24,17 @@ def refuse_seen(
         UsageError: naming the folds.
     """
     history = tuple(history)
-    sources = [source_name(one.attributes) for one in data.stores.stores]
     for split in splits:
-        seen = seen_in(history, sources, set(data.folds[split]) & set(data.stores.folds))
-        if seen:
-            told = [f"fold(s) {', '.join(map(str, folds))} of {one.source}" for one, folds in seen]
+        if told := seen_folds(history, data, split):
             raise UsageError(
-                f"the weights of {weights} were trained on {joined(told)}, which are in "
-                f"data.{split}_folds: a score on them would flatter; pre-train without them (ecg-lightning pretrain "
-                f"--data.train_folds ...) or set other --data.{split}_folds"
+                f"the weights of {weights} were trained on {told}, which are in data.{split}_folds: a score on them "
+                "would flatter; pre-train without them (ecg-lightning pretrain --data.train_folds ...) or set other "
+                f"--data.{split}_folds"
             )
+
+
+def seen_folds(history: Iterable[Pretraining], data: PTBXLDataModule, split: str) -> str:
+    """The folds of a split that a history holds, and of which source, in words; empty where there are none."""
+    sources = [source_name(one.attributes) for one in data.stores.stores]
+    seen = seen_in(history, sources, set(data.folds[split]) & set(data.stores.folds))
+    return joined([f"fold(s) {', '.join(map(str, folds))} of {one.source}" for one, folds in seen])

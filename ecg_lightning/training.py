@@ -22,7 +22,7 @@ from ecg_lightning.resuming import differences, refuse_past, table
 from ecg_lightning.run_cli import RunCLI, value_of
 from ecg_lightning.runs import BEST, RunFolder, State, Survey, existing_run, whole_file
 from ecg_lightning.screen import log_plan, log_to_file, note_error, set_up_screen, stop_logging
-from ecg_lightning.seen_records import refuse_seen
+from ecg_lightning.seen_records import refuse_seen, seen_folds
 from ecg_lightning.termination import CUT_SHORT, Interrupted, end_launched, is_of_taken_port, taken_port
 from ecg_lightning.tracking import WandbTracker
 
@@ -246,7 +246,11 @@ def _evaluate(command: str, split: str, arguments: Sequence[str]) -> int:
             "%s is not complete: it is judged with %s, under that name; go on with: ecg-lightning fit --run %s "
             "--resume auto", run.path, checkpoint.name, run.path,
         )  # fmt: skip
-    refuse_seen(checkpoint, pretraining_of(checkpoint), cli.datamodule, [split])
+    history = pretraining_of(checkpoint)
+    if not cli.config.even_seen:
+        refuse_seen(checkpoint, history, cli.datamodule, [split])
+    elif told := seen_folds(history, cli.datamodule, split):
+        log.warning("the weights were trained on %s: these scores flatter", told)
     judge = getattr(cli.trainer, command)
     judge(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
     write_results(run, split, cli.trainer, checkpoint, overwrite=cli.config.overwrite, unfinished=unfinished)

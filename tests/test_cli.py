@@ -395,12 +395,23 @@ def test_another_checkpoint_writes_under_its_own_name(capsys, finished):
 
 def test_results_of_something_else_are_replaced_only_when_asked(capsys, finished):
     quiet = ["--trainer.enable_progress_bar=false"]
-    other = ["--data.val_folds", "[8]", "--data.train_folds", "[1]", *quiet]
+    other = ["--data.val_folds", "[8]", "--data.train_folds", "[1]", "--even_seen", *quiet]
     code, _, err = called(capsys, "validate", "--run", finished, *other)
     assert code == 1
     assert "add --overwrite to replace them" in err
     assert called(capsys, "validate", "--run", finished, *other, "--overwrite")[0] == 0
     assert called(capsys, "validate", "--run", finished, *quiet, "--overwrite")[0] == 0
+
+
+def test_folds_that_were_trained_on_are_judged_only_when_asked_and_it_is_said(capsys, finished):
+    seen = ["--data.val_folds", "[8]", "--data.train_folds", "[1]", "--trainer.enable_progress_bar=false"]
+    code, _, err = called(capsys, "validate", "--run", finished, "--overwrite", *seen)
+    assert code == 2
+    assert "were trained on fold(s) 8 of PTB-XL, which are in data.val_folds: a score on them would flatter" in err
+    code, _, err = called(capsys, "validate", "--run", finished, "--overwrite", "--even_seen", *seen)
+    assert code == 0
+    assert "the weights were trained on fold(s) 8 of PTB-XL: these scores flatter" in err
+    assert called(capsys, "validate", "--run", finished, "--overwrite", *seen[4:])[0] == 0
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(capsys, finished):
