@@ -69,8 +69,16 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def go_back_to(self, text: str) -> None:
-        """Takes the rows of a checkpoint for those of the file, which may know more, or be damaged."""
-        self.rows, self._dirty = _rows(text), True
+        """Takes the rows of a checkpoint for those of the file, which may know more; what else differs is said."""
+        rows = _rows(text)
+        present = {row["step"]: row for row in self.rows}
+        unlike = [row for row in rows if not row.items() <= present.get(row["step"], {}).items()]
+        if unlike:
+            log.warning(
+                "%s is not what the checkpoint knows of %d of its %d rows (the first: step %s): they are put back",
+                self.path, len(unlike), len(rows), unlike[0]["step"],
+            )  # fmt: skip
+        self.rows, self._dirty = rows, True
 
     @rank_zero_only
     def drop_after(self, step: int) -> None:

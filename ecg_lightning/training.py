@@ -131,9 +131,10 @@ def train_from_newest(cli: RunCLI, need: Need, say_plan: Callable[[], None]) -> 
     _settle_origins(cli, found.newest)
     _compare_configs(cli, None if past is None else past.position)
     _check_space(run, need)
-    cli.metrics_file.drop_after(found.step)  # of a run that ended before its first checkpoint, every row
     if past is not None and past.metrics is not None:
         cli.metrics_file.go_back_to(past.metrics)
+    else:
+        cli.metrics_file.drop_after(found.step)  # of a run that ended before its first checkpoint, every row
     for tracker in _trackers(cli):
         tracker.go_on(cli.metrics_file.rows)
     _write_config(cli)

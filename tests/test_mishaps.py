@@ -175,3 +175,37 @@ def test_a_half_written_file_in_the_folder_leaves_no_trace(
     assert ("last.ckpt is damaged and passed over" in said) == (half == "the newest checkpoint")
     assert [*run.rglob("*.tmp")] == []
     assert differences(undisturbed(1, True), run) == []
+
+
+def of_another_run(figures: str) -> str:
+    """The same steps and columns; one loss is another's."""
+    head, first, *rest = figures.splitlines(keepends=True)
+    step, epoch, *values = first.split(",")
+    return "".join([head, ",".join([step, epoch, *("9.5" if value.strip() else value for value in values)]), *rest])
+
+
+def longer(figures: str) -> str:
+    """As a run that was killed behind its checkpoint leaves them."""
+    row = figures.splitlines()[-1].split(",")
+    return figures + ",".join([str(int(row[0]) + 1), *row[1:]]) + "\n"
+
+
+@pytest.mark.parametrize(("change", "said_so"), [(of_another_run, True), (longer, False)])
+def test_figures_that_are_not_the_checkpoints_are_put_back_and_it_is_said(
+    change: Callable[[str], str],
+    said_so: bool,
+    killed: Path,
+    short_store: Path,
+    undisturbed: Callable[[int, bool], Path],
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    subprocess.run(["cp", "-a", str(killed), str(run)], check=True)
+    figures = (run / "metrics.csv").read_text()
+    assert change(figures) != figures
+    (run / "metrics.csv").write_text(change(figures))
+    finish_here(short_store, run)
+    lines = [line for line in (run / "log.txt").read_text().splitlines() if "is not what the checkpoint knows" in line]
+    assert len(lines) == said_so
+    assert all(f"{run / 'metrics.csv'} is not what the checkpoint knows of 1 of its" in line for line in lines)
+    assert differences(undisturbed(1, True), run) == []

@@ -64,7 +64,12 @@ def _edit(file: "h5py.File", chance: random.Random) -> None:  # type: ignore[nam
         file.attrs[name] = chance.choice(odd)
         return
     names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+
+    def collect(name: str, item: object) -> None:  # what a former edit let fill any size would do so here, when read
+        if isinstance(item, h5py.Dataset) and item.nbytes <= MOST:
+            names.append(name)
+
+    file.visititems(collect)
     name = chance.choice(sorted(names))
     old = file[name]
     shape, kind = list(old.shape), old.dtype

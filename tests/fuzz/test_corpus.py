@@ -3,11 +3,13 @@
 import random
 import subprocess
 import sys
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
+import h5py
 import pytest
-from fuzz_mutators import MUTATORS, sealed_record
+from fuzz_mutators import MUTATORS, edited_store, sealed_record
 from fuzz_seeds import SEEDS
 from fuzz_targets import TARGETS, networks, packed, read_predictions, read_store, unpacked
 
@@ -90,6 +92,25 @@ def test_a_mutated_store_goes_past_its_hashes(seeds, tmp_path):
         except InputError as error:
             past += "not what was written" not in str(error)
     assert past > 8
+
+
+def test_the_mutator_leaves_what_claims_any_size_unread(seeds, tmp_path):
+    path = tmp_path / "huge.h5"
+    path.write_bytes(seeds["store"][0])
+    with h5py.File(path, "r+") as file:
+        for name in [name for name in file["records"] if file["records"][name].dtype.itemsize == 1]:
+            kind = file["records"][name].dtype
+            del file["records"][name]
+            file["records"].create_dataset(name, shape=(3 * 10**7,), dtype=kind, chunks=(10**5,))
+    content = path.read_bytes()
+    tracemalloc.start()
+    try:
+        for seed in range(20):
+            edited_store(content, random.Random(seed))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 << 20
 
 
 def test_a_mutated_archive_goes_past_its_checksums(seeds, tmp_path):
