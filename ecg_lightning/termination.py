@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -42,7 +43,7 @@ class EndOnSignal(Callback):
     - One process ends between two batches; in validation, behind the epoch's own checkpoint.
     - Of several, the first writes the checkpoint, asks no other, and ends those that it launched: what waits in a
       collective ignores a SIGTERM. The others leave it to the first, tell it where it launched them, and end by
-      themselves `GRACE` later.
+      themselves when it has ended, or `GRACE` later.
     - A second Ctrl-C, and any signal outside training, ends at once: checkpoints are written whole or not at all.
     - Under SLURM its requeue signal (SIGUSR1) requeues the job as well, unless that was switched off in Lightning.
 
@@ -183,12 +184,23 @@ class EndOnSignal(Callback):
         def end() -> None:
             while (number := os.read(received, 1)[0]) not in SIGNALS:
                 pass
-            if not ended.wait(GRACE):
+            if not self._await_end(ended):
                 self.code = self.code or 128 + number
-                os.write(2, f"no checkpoint within {GRACE:g} s of the signal: ending with the one before\n".encode())
                 self._end_now()
 
         threading.Thread(target=end, name="end on signal", daemon=True).start()
+
+    def _await_end(self, ended: threading.Event) -> bool:
+        """Whether the fit ends by itself: within `GRACE`, and before the first process, which writes the checkpoint."""
+        watch = Watch.of(self._trainer) if self._trainer is not None else None
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until:
+            if ended.wait(0.5):
+                return True
+            if watch is not None and watch.first_has_ended():
+                return False
+        os.write(2, f"no checkpoint within {GRACE:g} s of the signal: ending with the one before\n".encode())
+        return False
 
 
 def end_launched(trainer: Trainer) -> None:
