@@ -82,8 +82,8 @@ def begun_run(name: str, store: Path, folder: Path) -> Path:
 def loss_of_trained(run: Path, best: str, folds: str, ended: bool = False) -> float:
     """Mean loss of the training records with the best checkpoint of a phase of one epoch; ``ended``: it is the last."""
     checkpoint = run / "checkpoints" / f"{best}.ckpt"
-    command("test", "--run", str(run), "--checkpoint", str(checkpoint), "--data.train_folds", "[]",
-            "--data.val_folds", "[]", "--data.test_folds", folds, "--even_seen")  # fmt: skip
+    command("test", "--run", str(run), "--checkpoint", str(checkpoint), "--data.train_folds", "[10]",
+            "--data.val_folds", "[9]", "--data.test_folds", folds, "--even_seen")  # fmt: skip
     name = "test" if ended or best == "finetune-best" else f"test-{best}"
     return float(json.loads((run / f"metrics_{name}.json").read_text())["loss"])
 

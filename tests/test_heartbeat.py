@@ -299,9 +299,12 @@ def test_a_loaders_worker_that_outlives_its_killed_parent_does_not_hold_the_fold
 import os, sys, time
 from ecg_lightning.runs import RunFolder
 RunFolder(sys.argv[1]).claim("never")
+begun, begins = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(begins, b".")
     time.sleep(600)
+os.read(begun, 1)  # killed before, it would not have come as far as to let the folder go
 print(child, flush=True)
 os.kill(os.getpid(), 9)
 """
