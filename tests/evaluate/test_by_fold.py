@@ -150,6 +150,16 @@ def test_a_fold_without_any_label_of_both_classes_is_in_no_mean():
         assert (got.value, got.low, got.high) == (expected.value, expected.low, expected.high)
 
 
+def test_a_fold_without_a_figure_is_neither_won_nor_counted():
+    ((one,), parts), ((other,), _) = made(0), made(1)
+    for each in (one, other):
+        each.labels[:] = one.labels
+        each.labels[parts[2]] = 0
+    (gains,) = compare_by_fold([one], [other], [ALL_FIVE], parts, permutations=20, **SIZES)
+    assert gains.num_folds("auroc") == 2
+    assert gains.won("auroc") == (gains.per_fold["auroc"][0, :2] > 0).sum()
+
+
 def test_labels_that_have_both_classes_in_no_fold_are_refused():
     (one,), parts = made(0)
     one.labels[:] = 0
