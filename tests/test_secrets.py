@@ -109,8 +109,8 @@ def test_no_key_and_no_token_is_in_any_byte_of_the_run_folder(tracked):
 def test_the_environment_is_recorded_by_a_list_of_names_and_no_variable_is_among_them(tracked):
     environment = json.loads((tracked / "environment.json").read_text())
     assert sorted(environment) == [
-        "command", "devices", "ecg_lightning", "note", "packages", "platform", "python", "record_seconds", "store",
-        "store_sha256", "threads", "weights", "weights_sha256",
+        "command", "devices", "ecg_lightning", "note", "packages", "platform", "pretrained_on", "python",
+        "record_seconds", "store", "store_sha256", "threads", "weights", "weights_sha256",
     ]  # fmt: skip
 
 
