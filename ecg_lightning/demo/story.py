@@ -103,7 +103,7 @@ def _finish(runs: Path, store: Path, seconds: float) -> None:
     picture = demo_picture(runs / "method", store, note=NO_BENCHMARK)
     for line in _table(runs):
         print(line)
-    print(f"{NO_BENCHMARK} One seed, some 70 records a fold: a sign, no proof (benchmarks/RESULTS.md has nine folds).")
+    print(f"{NO_BENCHMARK} One seed, some 70 records a fold: a sign, no proof (more folds: benchmarks/RESULTS.md).")
     report = runs / "report" / "report.html"
     print(f"run folders: {runs / 'method'}, {runs / 'plain'}\npicture:     {picture}\nreport:      {report}")
     print(f"took {seconds:.0f} s", flush=True)
