@@ -8,12 +8,12 @@ says that the backbone is the faster one.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
 import torch
 import torch.nn.functional as F
+from in_turn import in_turn
 from torch import Tensor
 
 from ecg_lightning.backbones import create_backbone
@@ -49,12 +49,7 @@ def compare(name: str, rounds: int) -> None:
     ways = {"ours": lambda: backbone(ecg), "plain": lambda: PLAIN[name](state, ecg)}
     difference = (ways["ours"]() - ways["plain"]()).abs().max().item()
     assert difference < 1e-4, f"{name}: the plain form computes something else, by {difference}"
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way, run in ways.items():
-            start = time.perf_counter()
-            run()
-            seconds[way].append(time.perf_counter() - start)
+    seconds = in_turn(ways, rounds)
     ours, plain = median(seconds["ours"]), median(seconds["plain"])
     print(f"{name:<18}{ours:>10.3f}{plain:>10.3f}{ours / plain:>8.2f}{difference:>22.1e}", flush=True)
 

@@ -7,10 +7,11 @@ ratio above 1 says that the parallel form is the faster one.
 """
 
 import argparse
-import time
+from functools import partial
 from statistics import median
 
 import torch
+from in_turn import in_turn
 
 from ecg_lightning.backbones.scan2d import Cells, double_loop, parallel
 
@@ -39,12 +40,7 @@ def compare(structure: str, batch: int, rounds: int) -> None:
     first = {way: run(cells) for way, run in ways.items()}
     difference = max((ours - plain).abs().max().item() for ours, plain in zip(*first.values(), strict=True))
     assert difference < 1e-5, f"the parallel form computes something else, by {difference}"
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way, run in ways.items():
-            start = time.perf_counter()
-            run(cells)
-            seconds[way].append(time.perf_counter() - start)
+    seconds = in_turn({way: partial(run, cells) for way, run in ways.items()}, rounds)
     loop, ours = median(seconds["loop"]), median(seconds["parallel"])
     print(f"{structure:<12}{batch:>6}{loop:>10.3f}{ours:>13.4f}{loop / ours:>8.1f}{difference:>22.1e}", flush=True)
 

@@ -16,6 +16,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from in_turn import in_turn
 from lightning.pytorch import Trainer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -67,13 +68,8 @@ def against_scikit_learn(num_records: int, rounds: int) -> None:
 
     furthest = np.abs(np.array(ours()) - np.array(scikit_learn())).max()
     assert furthest < 1e-6, furthest
-    seconds: dict[str, list[float]] = {"scikit-learn's loop": [], "label_scores": []}
-    for _ in range(rounds):
-        for name, way in zip(seconds, (scikit_learn, ours), strict=True):
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
-    loop, mine = (median(times) for times in seconds.values())
+    seconds = in_turn({"loop": scikit_learn, "ours": ours}, rounds)
+    loop, mine = median(seconds["loop"]), median(seconds["ours"])
     print(f"{num_records} x {NUM_LABELS}, AUROC and AUPRC; furthest apart {furthest:.1e}")
     print(f"scikit-learn's loop {1e3 * loop:8.1f} ms")
     print(f"label_scores        {1e3 * mine:8.1f} ms: {loop / mine:.1f} times faster")

@@ -10,9 +10,11 @@ what an encoder with mask tokens in its input does. The second ratio is of the e
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
+from in_turn import in_turn, times_as_fast
 from torch import Tensor
 
 from ecg_lightning.backbones import PatchBackbone, create_backbone
@@ -63,28 +65,18 @@ def compare(name: str, size: int, rounds: int, mask_ratio: float) -> None:
     def encode(tokens: Callable[[Tensor, Tensor], Tensor]) -> None:
         tokens(ecg, visible)
 
-    steps = timed(step, (of_all, of_visible), rounds)
-    encoders = timed(encode, (of_all, of_visible), rounds)
-    seconds = [median(one) for one in steps]
-    ratios = [median(a / b for a, b in zip(*both, strict=True)) for both in (steps, encoders)]
-    print(
-        f"| {name} | {patches} | {seconds[0]:.3f} | {seconds[1]:.3f} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True
+    steps, encoders = (
+        in_turn(
+            {"all": partial(part, of_all), "visible": partial(part, of_visible)},
+            rounds,
+            warm_up=1,
+            now=time.process_time,
+        )
+        for part in (step, encode)
     )
-
-
-def timed(
-    call: Callable[[Callable[[Tensor, Tensor], Tensor]], None],
-    ways: tuple[Callable[[Tensor, Tensor], Tensor], ...],
-    rounds: int,
-) -> list[list[float]]:
-    """Processor seconds of each way, in turn; the first round warms up."""
-    seconds: list[list[float]] = [[] for _ in ways]
-    for _ in range(rounds + 1):
-        for way, found in zip(ways, seconds, strict=True):
-            start = time.process_time()
-            call(way)
-            found.append(time.process_time() - start)
-    return [found[1:] for found in seconds]
+    seconds = " | ".join(f"{median(one):.3f}" for one in steps.values())
+    ratios = " | ".join(f"{times_as_fast(one['all'], one['visible']):.2f}" for one in (steps, encoders))
+    print(f"| {name} | {patches} | {seconds} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from in_turn import in_turn, times_as_fast
 from step_parts import Ours
 
 from ecg_lightning.stochastic_depth import Mode, branches
@@ -43,14 +44,9 @@ def compare(name: str, over_depth: Any, rate: float, size: int, rounds: int) -> 
     """One line; both ways draw the same coins, so that they compute the same records."""
     modes: tuple[Mode, ...] = ("mask", "subset")
     steps = {mode: Ours(name, size, CPU, drop_path=(rate, over_depth, mode)) for mode in modes}
-    seconds: dict[Mode, list[float]] = {mode: [] for mode in modes}
-    for _ in range(rounds + 1):  # the first one warms up
-        for mode, step in steps.items():
-            start = time.process_time()
-            step()
-            seconds[mode].append(time.process_time() - start)
-    mask, subset = (median(seconds[mode][1:]) for mode in modes)
-    ratio = median(a / b for a, b in zip(seconds["mask"][1:], seconds["subset"][1:], strict=True))
+    seconds = in_turn(steps, rounds, warm_up=1, now=time.process_time)
+    mask, subset = (median(seconds[mode]) for mode in modes)
+    ratio = times_as_fast(seconds["mask"], seconds["subset"])
     rates = [drop.drop_prob for drop in branches(steps["mask"].classifier.backbone)]
     most = len(rates) / sum(1 - one for one in rates)
     print(f"| {name} | {over_depth} | {rate} | {mask:.3f} | {subset:.3f} | {ratio:.2f} | {most:.2f} |", flush=True)
