@@ -50,3 +50,12 @@ def tiny_ptbxl_template(make_ptbxl: Callable[..., Path]) -> Path:
 def tiny_ptbxl(tiny_ptbxl_template: Path, tmp_path: Path) -> Path:
     """40 made-up records at 100 Hz over all ten folds, in PTB-XL's layout; the test's own copy, to damage at will."""
     return Path(shutil.copytree(tiny_ptbxl_template, tmp_path / "ptbxl"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Commands run in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
