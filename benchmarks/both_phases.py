@@ -58,7 +58,7 @@ def one_backbone(name: str, arguments: argparse.Namespace, folder: Path) -> None
     fitted = json.loads((run / "metrics_val.json").read_text())
     command("validate", "--run", str(run), "--overwrite")
     again = json.loads((run / "metrics_val.json").read_text())
-    begun = begun_run(name, store, folder)
+    begun = begun_run(name, store, folder, arguments.train_folds)
     trained = [loss_of_trained(begun, "probe-best", arguments.train_folds, ended=True)]
     trained += [loss_of_trained(run, best, arguments.train_folds) for best in ("probe-best", "finetune-best")]
     rows = list(csv.DictReader((run / "metrics.csv").open()))
@@ -70,12 +70,13 @@ def one_backbone(name: str, arguments: argparse.Namespace, folder: Path) -> None
     print(LINE.format(name, f"{millions:.1f}", steps, *cells, str(fitted == again), f"{seconds:.0f}"), flush=True)
 
 
-def begun_run(name: str, store: Path, folder: Path) -> Path:
+def begun_run(name: str, store: Path, folder: Path, folds: str) -> Path:
     """The same network and seed behind one step of a probe at rate 0: what the phases begin with."""
     run = folder / f"{name}-begun"
     command("fit", "--config", f"backbone/{name}", "--config", "recipe/linear_probe", "--data.store", str(store),
             "--data.task", TASK, "--data.batch_size", "2", "--run", str(run), "--post_training.probe.epochs", "1",
-            "--post_training.probe.learning_rate", "0", "--trainer.limit_train_batches", "1")  # fmt: skip
+            "--post_training.probe.learning_rate", "0", "--trainer.limit_train_batches", "1",
+            "--data.train_folds", folds)  # fmt: skip
     return run
 
 
