@@ -26,14 +26,17 @@ def _by_fold(judged: Sequence[Judged]) -> Figure:
     figure = new_figure(7.5, 3.4)
     axes = figure.subplots()
     folds = sorted({int(fold) for one in judged for fold in np.unique(one.files[0].fold)})
+    for place in range(1, len(folds), 2):
+        axes.axvspan(place - 0.5, place + 0.5, color="#777777", alpha=0.1, lw=0)
+    step = min(0.16, 0.8 / len(judged))  # all marks of a fold stay in its band
     for place, one in enumerate(judged):
         color, mark = CYCLE[place % len(CYCLE)], MARKS[place % len(MARKS)]
-        shift = 0.16 * (place - (len(judged) - 1) / 2)
+        shift = step * (place - (len(judged) - 1) / 2)
         values = [fold_auroc(one, fold) for fold in folds]
         axes.plot(np.arange(len(folds)) + shift, values, ls="none", marker=mark, color=color, label=one.group.label)
         axes.axhline(one.evaluation.groups[0][1]["auroc"].value, color=color, lw=1, ls=(0, (4, 2)))
     axes.set_xticks(range(len(folds)), list(map(str, folds)))
-    axes.set(xlabel="test fold", ylabel="macro AUROC")
+    axes.set(xlabel="test fold", ylabel="macro AUROC", xlim=(-0.5, len(folds) - 0.5))
     axes.grid(axis="y")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure

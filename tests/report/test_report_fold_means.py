@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ecg_lightning.evaluate.evaluation import Options
 from ecg_lightning.evaluate.predictions import Predictions
+from ecg_lightning.report import fold_figures
 from ecg_lightning.report.judged import judge
 from ecg_lightning.report.main_table import main_sheets
 from ecg_lightning.report.run_files import read_runs
@@ -112,3 +113,12 @@ def test_folds_that_lack_a_class_of_a_label_are_named_and_do_without_it(tmp_path
         [macro(roc_auc_score, file, slice(int(fold == 2), None)) for fold, file in zip(FOLDS, files, strict=True)]
     )
     assert one.evaluation.groups[0][1]["auroc"].value == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("recipes", [2, 8])
+def test_the_marks_of_a_fold_stay_nearer_to_its_place_than_to_the_next(crossed, recipes):
+    many = [crossed[2][place % 2] for place in range(recipes)]
+    [axes] = fold_figures._by_fold(many).axes
+    marks = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == len(FOLDS)]
+    assert len(marks) == recipes
+    assert all(np.abs(places - np.arange(len(FOLDS))).max() < 0.5 for places in marks)
