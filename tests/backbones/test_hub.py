@@ -13,6 +13,7 @@ from huggingface_hub import constants
 from tiny import SIZES, of_lightning, tiny_vit
 
 from ecg_lightning.backbones import create_backbone, load_weights
+from ecg_lightning.backbones.provenance import Origins, Pretraining, origins_of
 from ecg_lightning.cli import main
 from ecg_lightning.errors import InputError
 
@@ -99,6 +100,13 @@ def test_weights_load_by_their_name_on_the_hub(hub, content):
     report = load_weights(backbone, NAME)
     assert report.sha256 == hashlib.sha256(content).hexdigest()
     assert all(torch.equal(tensor, backbone.state_dict()[name]) for name, tensor in tiny_vit().state_dict().items())
+
+
+def test_what_weights_of_the_hub_have_seen_is_read_as_that_of_a_file(hub, tmp_path):
+    seen = Origins(here=(Pretraining("PTB-XL", (1, 2), 8, 8, 1, "words", ("hash",)),))
+    torch.save({"model": tiny_vit().state_dict(), "trained_on": seen.to_json()}, tmp_path / "seen.pth")
+    hub.content = (tmp_path / "seen.pth").read_bytes()
+    assert origins_of(NAME) == seen
 
 
 def test_a_revision_stands_behind_the_repository(hub):
