@@ -16,7 +16,7 @@ from ecg_lightning.errors import UsageError
 from ecg_lightning.frozen_backbone import PREFIX, FrozenBackbone, completed
 from ecg_lightning.post_training import PostTraining
 from ecg_lightning.progress import Position, next_position
-from ecg_lightning.runs import BEST, RunFolder, whole_file
+from ecg_lightning.runs import BEST, LAST, RunFolder, whole_file
 from ecg_lightning.termination import EndOnSignal
 from ecg_lightning.tracking import MetricsFile
 
@@ -112,7 +112,7 @@ class RunCheckpoints(Checkpoint):
         if not last and not accumulating and (due or ends or stopping):
             self._log_step(trainer)
             # The others do not know of a signal to this process: they save where all do, and must be met only there.
-            self.save(trainer, "last.ckpt", alone=not (due or stopping))
+            self.save(trainer, LAST, alone=not (due or stopping))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the score of this epoch: `callback_metrics` would give an older one where validation was skipped."""
@@ -130,9 +130,9 @@ class RunCheckpoints(Checkpoint):
             self.best[phase] = auroc
         if better or phase not in self.best:  # nothing to choose by, so far: the latest
             self.save(trainer, BEST[phase])
-            self._link(BEST[phase], "last.ckpt")
+            give_name(self.run.checkpoints / BEST[phase], LAST)
         else:
-            self.save(trainer, "last.ckpt")
+            self.save(trainer, LAST)
 
     @staticmethod
     def is_cut_short(trainer: Trainer) -> bool:
@@ -181,11 +181,12 @@ class RunCheckpoints(Checkpoint):
         """So that a resumed run does not take a worse epoch for its best."""
         self.best = dict(state_dict["best"])
 
-    @rank_zero_only
-    def _link(self, name: str, other: str) -> None:
-        """Two names of one file, where the file system knows such: what is the same is not written twice."""
-        with whole_file(self.run.checkpoints / other) as temporary:
-            try:
-                temporary.hardlink_to(self.run.checkpoints / name)
-            except OSError:
-                shutil.copyfile(self.run.checkpoints / name, temporary)
+
+@rank_zero_only
+def give_name(checkpoint: Path, name: str) -> None:
+    """A second name in its folder for a checkpoint, where the file system knows such: it is not written twice."""
+    with whole_file(checkpoint.with_name(name)) as temporary:
+        try:
+            temporary.hardlink_to(checkpoint)
+        except OSError:
+            shutil.copyfile(checkpoint, temporary)

@@ -19,13 +19,24 @@ from ecg_lightning.errors import InputError, StoppedError, UsageError
 from ecg_lightning.heartbeat import PERIOD, Beat, Heartbeat, await_end, last_beat
 from ecg_lightning.whole_files import file_sha256, whole_file, write_json
 
-__all__ = ["BEST", "NO_DEVICE", "PHASES", "RunFolder", "existing_run", "file_sha256", "whole_file", "write_json"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "NO_DEVICE",
+    "PHASES",
+    "RunFolder",
+    "existing_run",
+    "file_sha256",
+    "whole_file",
+    "write_json",
+]
 
 Resume = Literal["never", "auto"]
 State = Literal["running", "interrupted", "complete"]
 PHASES = ("fine_tune", "probe")
 """The last first: the best checkpoint of a run is that of its last phase."""
 BEST = {"probe": "probe-best.ckpt", "fine_tune": "finetune-best.ckpt"}
+LAST = "last.ckpt"
 log = logging.getLogger(__name__)
 NO_DEVICE = "Research software: not a medical device, not for diagnosis."
 
@@ -242,7 +253,7 @@ class RunFolder:
             steps[path] = known[file]
         readable = {path: step for path, step in steps.items() if step is not None}
         # last.ckpt before a best one of the same step: it was written behind it
-        newest = max(readable, key=lambda p: (readable[p], p.name == "last.ckpt"), default=None)
+        newest = max(readable, key=lambda p: (readable[p], p.name == LAST), default=None)
         step = 0 if newest is None else readable[newest]
         return Survey(newest, step, [path for path in steps if path not in readable])
 

@@ -9,7 +9,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from ecg_lightning.backbones.provenance import Origins, Pretraining, origins_of, pretraining_of
-from ecg_lightning.checkpointing import resumed
+from ecg_lightning.checkpointing import give_name, resumed
 from ecg_lightning.config_names import config_content
 from ecg_lightning.data.trained_on import what_is_trained_on
 from ecg_lightning.disk_space import Need, check_space, is_out_of_space, need_of, out_of_space
@@ -20,7 +20,7 @@ from ecg_lightning.progress import Position, next_position
 from ecg_lightning.results import write_results
 from ecg_lightning.resuming import differences, refuse_past, table
 from ecg_lightning.run_cli import RunCLI, value_of
-from ecg_lightning.runs import BEST, RunFolder, State, Survey, existing_run, whole_file
+from ecg_lightning.runs import BEST, LAST, RunFolder, State, Survey, existing_run, whole_file
 from ecg_lightning.screen import log_plan, log_to_file, note_error, set_up_screen, stop_logging
 from ecg_lightning.seen_records import refuse_seen, seen_folds
 from ecg_lightning.termination import CUT_SHORT, Interrupted, end_launched, is_of_taken_port, taken_port
@@ -144,6 +144,8 @@ def train_from_newest(cli: RunCLI, need: Need, say_plan: Callable[[], None]) -> 
     if found.newest is not None:
         log.info("going on from %s, %d optimizer steps behind it", found.newest, found.step)
         cli.model.resumes = True
+        if found.newest.name != LAST:  # killed before the best had its second name: it may be the last epoch
+            give_name(found.newest, LAST)
     try:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=found.newest, weights_only=True)
     except (MemoryError, RuntimeError, OSError) as error:

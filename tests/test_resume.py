@@ -1,12 +1,15 @@
 """A run that was killed and resumed is, bit for bit, the run that was never killed."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from processes import differences, kill_at
-from short_run import PROBE, Way, finish, fit
+from short_run import BATCHES, FINE_TUNE, PROBE, Way, finish, finish_here, fit, fit_here
+from tiny import of_lightning_cli
 
+pytestmark = of_lightning_cli
 KILLS = {
     "inside the probe": kill_at(1, 2),
     "at the end of the probe": kill_at(PROBE),
@@ -29,6 +32,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     kill(short_store, tmp_path / "run", Way(windows=True), moment)
     assert "going on from" in finish(short_store, tmp_path / "run", Way(windows=True))
     assert differences(undisturbed(1, True), tmp_path / "run") == []
+
+
+def test_a_run_killed_before_its_best_and_last_epoch_had_its_second_name_ends_with_it_as_the_last(
+    short_store: Path, undisturbed: Callable[[int, bool], Path], tmp_path: Path
+) -> None:
+    run, whole = tmp_path / "run", undisturbed(1, True)
+    assert fit_here(short_store, run, "--trainer.max_steps", str((PROBE + FINE_TUNE) * BATCHES - 1)) != 0
+    shutil.copy(whole / "checkpoints" / "last.ckpt", run / "checkpoints" / "finetune-best.ckpt")
+    finish_here(short_store, run, "--trainer.max_steps", "-1")
+    found = [one for one in differences(whole, run) if not one.startswith("predictions")]  # of another best epoch
+    assert found == []
 
 
 @pytest.mark.slow
