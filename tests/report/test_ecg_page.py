@@ -32,14 +32,6 @@ def store(source, tmp_path):
     return Store(tmp_path / "some.h5")
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def drawn_texts(figure):
     return [text.get_text() for text in [*figure.texts, *figure.axes[0].texts]]
 
