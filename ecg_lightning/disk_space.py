@@ -13,7 +13,7 @@ from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.errors import InputError, StoppedError
 from ecg_lightning.frozen_backbone import FILE
 from ecg_lightning.phases import FineTune, Probe
-from ecg_lightning.runs import BEST, RunFolder
+from ecg_lightning.runs import BEST, LAST, RunFolder
 
 log = logging.getLogger(__name__)
 COMFORT = 1.25
@@ -55,7 +55,7 @@ def need_of(classifier: ECGClassifier, probe: Probe, fine_tune: FineTune) -> Nee
     if fine_tune.epochs:
         files[BEST["fine_tune"]] = of_fine_tuning
     largest = of_fine_tuning if fine_tune.epochs else of_probe
-    return Need({**files, "last.ckpt": largest, "the next one, until it takes its place": largest})
+    return Need({**files, LAST: largest, "the next one, until it takes its place": largest})
 
 
 def check_space(run: RunFolder, need: Need) -> None:

@@ -19,17 +19,7 @@ from ecg_lightning.errors import InputError, StoppedError, UsageError
 from ecg_lightning.heartbeat import PERIOD, Beat, Heartbeat, await_end, last_beat
 from ecg_lightning.whole_files import file_sha256, whole_file, write_json
 
-__all__ = [
-    "BEST",
-    "LAST",
-    "NO_DEVICE",
-    "PHASES",
-    "RunFolder",
-    "existing_run",
-    "file_sha256",
-    "whole_file",
-    "write_json",
-]
+__all__ = ["BEST", "NO_DEVICE", "PHASES", "RunFolder", "existing_run", "file_sha256", "whole_file", "write_json"]
 
 Resume = Literal["never", "auto"]
 State = Literal["running", "interrupted", "complete"]

@@ -144,9 +144,9 @@ def train_from_newest(cli: RunCLI, need: Need, say_plan: Callable[[], None]) -> 
     if found.newest is not None:
         log.info("going on from %s, %d optimizer steps behind it", found.newest, found.step)
         cli.model.resumes = True
-        if found.newest.name != LAST:  # killed before the best had its second name: it may be the last epoch
-            give_name(found.newest, LAST)
     try:
+        if found.newest is not None and found.newest.name != LAST:
+            give_name(found.newest, LAST)  # killed before the best had its second name: it may be the last epoch
         trainer.fit(cli.model, cli.datamodule, ckpt_path=found.newest, weights_only=True)
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):

@@ -23,7 +23,7 @@ from ecg_lightning.pretraining.pictures import draw_reconstructions
 from ecg_lightning.pretraining.probe_signal import ProbeSignal
 from ecg_lightning.pretraining.schedule import MaskedPretraining
 from ecg_lightning.run_cli import RunCLI, value_of
-from ecg_lightning.runs import RunFolder, write_json
+from ecg_lightning.runs import LAST, RunFolder, write_json
 from ecg_lightning.screen import set_up_screen
 from ecg_lightning.tracking import WandbTracker
 from ecg_lightning.training import resumed_arguments, run_training, train_from_newest
@@ -70,7 +70,7 @@ class LastCheckpoint(RunCheckpoints):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """An epoch that a limit cut short has its checkpoint already."""
         if not self.is_cut_short(trainer):
-            self.save(trainer, "last.ckpt")
+            self.save(trainer, LAST)
 
 
 def pretrain(arguments: Sequence[str]) -> int:
@@ -107,7 +107,7 @@ def _need(model: MaskedAutoencoder) -> Need:
         sum(one.numel() * one.itemsize for one in part.parameters()) for part in (model, model.backbone)
     )
     size = weights * (1 + ADAM_MOMENTS)
-    return Need({"last.ckpt": size, "the next one, until it takes its place": size, "encoder.safetensors": encoder})
+    return Need({LAST: size, "the next one, until it takes its place": size, "encoder.safetensors": encoder})
 
 
 def _log_plan(cli: RunCLI) -> None:
