@@ -42,8 +42,8 @@ class EndOnSignal(Callback):
 
     - One process ends between two batches; in validation, behind the epoch's own checkpoint.
     - Of several, the first writes the checkpoint, asks no other, and ends those that it launched: what waits in a
-      collective ignores a SIGTERM. The others leave it to the first, tell it where it launched them, and end by
-      themselves when it has ended, or `GRACE` later.
+      collective ignores a SIGTERM. The others leave it to the first, tell it where it launched them (but for Ctrl-C,
+      which a terminal sends to all), and end by themselves when it has ended, or `GRACE` later.
     - A second Ctrl-C, and any signal outside training, ends at once: checkpoints are written whole or not at all.
     - Under SLURM its requeue signal (SIGUSR1) requeues the job as well, unless that was switched off in Lightning.
 
@@ -103,7 +103,8 @@ class EndOnSignal(Callback):
             raise Interrupted(self.code)
         assert self._trainer is not None
         if not self._trainer.is_global_zero:
-            _tell_the_first(self._trainer, number)
+            if number != signal.SIGINT:  # a terminal sends it to all: told, the first would take it for a second one
+                _tell_the_first(self._trainer, number)
         elif not again:
             name = signal.Signals(number).name  # not by `log`: the signal may have come inside of it
             os.write(2, f"{name}: ending behind the next checkpoint; Ctrl-C once more ends at once\n".encode())

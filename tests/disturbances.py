@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,21 @@ class _At(Callback):
 
 
 class Signalled(_At):
-    """A signal to one process, so many times, some seconds apart."""
+    """A signal to one process, or to the whole group as a terminal sends it, so many times, some time apart."""
 
-    def __init__(self, epoch: int, batch: int, number: int, rank: int = 0, times: int = 1) -> None:
+    def __init__(
+        self, epoch: int, batch: int, number: int, rank: int = 0, times: int = 1, to_group: bool = False
+    ) -> None:
         super().__init__(epoch, batch)
-        self.number, self.rank, self.times = number, rank, times
+        self.number, self.rank, self.times, self.to_group = number, rank, times, to_group
 
     def happen(self, trainer: Trainer) -> None:
         if trainer.global_rank == self.rank:
             for _ in range(self.times):
-                os.kill(os.getpid(), self.number)
+                if self.to_group:
+                    subprocess.run(["/bin/kill", f"-{self.number}", "--", f"-{os.getpgrp()}"], start_new_session=True)
+                else:
+                    os.kill(os.getpid(), self.number)
                 time.sleep(0.1)
 
 

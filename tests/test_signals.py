@@ -24,7 +24,7 @@ from ecg_lightning.termination import requeue
 
 pytestmark = of_lightning_cli
 ENDS_OF_EPOCHS = ["--checkpoint_every", "null"]
-TWO = Way(2, 0, True)
+TWO, TWO_READ_AHEAD = Way(2, 0, True), Way(2, 2, True)
 
 
 def state_of(run: Path) -> str:
@@ -169,6 +169,42 @@ def test_of_two_processes_either_may_get_the_signal(
     assert state_of(run) == "interrupted"
     assert steps_behind(run) > PROBE * BATCHES
     finish(short_store, run, TWO)
+    assert differences(undisturbed(2, True), run) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "number"),
+    [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGINT)],
+    ids=["SIGTERM to one", "SIGTERM to two", "Ctrl-C to two"],
+)
+def test_a_signal_to_the_whole_group_leaves_the_workers_to_their_processes(
+    processes: int, number: int, short_store: Path, undisturbed: Callable[[int, bool], Path], tmp_path: Path
+) -> None:
+    """As a terminal and some schedulers send it: to those that train, their workers and what these are forked from."""
+    way, run = Way(processes, 2, True), tmp_path / "run"
+    flags = disturbed("Signalled", epoch=PROBE, batch=1, number=number, to_group=True)
+    ended = fit(short_store, run, way, *ENDS_OF_EPOCHS, *flags, timeout=400)
+    assert ended.returncode == 128 + number, ended.stdout
+    assert "Traceback" not in ended.stdout
+    assert state_of(run) == "interrupted"
+    assert steps_behind(run) > PROBE * BATCHES
+    finish(short_store, run, way)
+    assert differences(undisturbed(processes, True), run) == []
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_killed_process_end_with_it_and_with_those_that_follow_it(
+    short_store: Path, undisturbed: Callable[[int, bool], Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    flags = disturbed("Signalled", epoch=PROBE, batch=1, number=signal.SIGKILL, rank=1)
+    ended = fit(short_store, run, TWO_READ_AHEAD, *flags, timeout=400)  # waits for all that hold its output
+    assert ended.returncode == 1, ended.stdout
+    assert "process 1 (pid" in ended.stdout
+    assert "has ended (killed" in ended.stdout
+    assert state_of(run) == "interrupted"
+    finish(short_store, run, TWO_READ_AHEAD)
     assert differences(undisturbed(2, True), run) == []
 
 

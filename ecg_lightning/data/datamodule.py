@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.dataset import ECGDataset
+from ecg_lightning.data.loading import batch_loader, make_ready, shares_memory
 from ecg_lightning.data.residency import Residency, Resident, copy_of_signals, fits, in_one_unit
 from ecg_lightning.data.sampler import (
     SHUFFLE_RECORDS,
@@ -57,7 +58,8 @@ class PTBXLDataModule(LightningDataModule):
         residency: where the training and validation signals lie in a fit: `memmap` reads the stores' files (the system
             keeps what fits of them in memory), `memory` copies them once into the memory of each process, `device` onto
             its GPU, where the windows are then cut. PTB-XL takes 0.47 GB at 100 Hz, 2.4 GB at 500 Hz, twice that where
-            filtered; what does not fit half of the memory is read by memmap, and said so. The batches are the same.
+            filtered; what does not fit half of the memory is read by memmap, and said so, and so it is by the workers
+            of several processes in place of `memory`. The batches are the same.
         seed: of the order, the random windows and the fraction (linked from seed_everything on the command line).
     """
 
@@ -130,6 +132,7 @@ class PTBXLDataModule(LightningDataModule):
             self.use_signal(backbone.signal, backbone.flag_name())
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             self._say(split)
+        make_ready(self.num_workers, self._process()[1])
         if stage == "fit":
             self.copy_signals()
 
@@ -142,6 +145,12 @@ class PTBXLDataModule(LightningDataModule):
         """Copies the training and validation signals to where `residency` says; by hand where there is no trainer."""
         assert self.signal is not None
         if self.residency == "memmap":
+            return
+        if self.residency == "memory" and self.num_workers and not shares_memory(self._process()[1]):
+            log.warning(
+                "data.residency is memory, but loader workers of several processes read the stores through memory "
+                "maps; with --data.num_workers 0 a process reads its own copy; the batches are the same"
+            )
             return
         device = torch.device("cpu") if self.residency == "memory" else self._device()
         num_records = len(self.split("train")) + len(self.split("val"))
@@ -251,13 +260,14 @@ class PTBXLDataModule(LightningDataModule):
     def _loader(self, dataset: ECGDataset, batches: Any) -> DataLoader[Batch]:
         on_cpu, int16 = self._device().type == "cpu", self.stores.stores[0].dtype == np.int16
         dataset.in_millivolts = in_one_unit(self.stores) is None or (on_cpu and int16)
-        return DataLoader(
+        rank, num_processes = self._process()
+        return batch_loader(
             dataset,
-            batch_sampler=batches,
-            collate_fn=_as_is,  # `__getitems__` has made the batch
+            batches,
             num_workers=self.num_workers,
+            rank=rank,
+            num_processes=num_processes,
             pin_memory=torch.cuda.is_available() and not on_cpu,
-            generator=torch.Generator(),  # its own: an iterator takes one draw from the global stream otherwise
         )
 
     def _device(self) -> torch.device:
@@ -379,10 +389,6 @@ class PTBXLDataModule(LightningDataModule):
             "keep": self.keep,
             "min_likelihood": self.min_likelihood,
         }
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def _check_folds(folds: dict[str, tuple[int, ...]]) -> None:

@@ -56,7 +56,7 @@ def in_processes(work: Callable[[JobT], ResultT], jobs: Sequence[JobT], workers:
         InputError: when a worker process died.
     """
     # Spawned, not forked: the caller may hold torch threads.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent)
     left = iter(jobs)
     begun: set[Future[ResultT]] = set()
     try:
@@ -73,7 +73,7 @@ def in_processes(work: Callable[[JobT], ResultT], jobs: Sequence[JobT], workers:
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A worker leaves Ctrl-C to its parent, and does not outlive one that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()

@@ -243,6 +243,15 @@ def test_a_record_that_does_not_lie_there_is_no_other_record(tiny_store, where):
         data._datasets["train"][int(elsewhere)]
 
 
+def test_the_workers_of_several_processes_read_the_stores_and_that_is_said(tiny_store, caplog):
+    """They are not forked from the process that has the copy."""
+    data = data_in("memory", tiny_store, CUT, world_size=2, num_workers=1)
+    assert "loader workers of several processes read the stores through memory maps" in caplog.text
+    assert "--data.num_workers 0" in caplog.text
+    assert all(data._datasets[split].in_memory is None for split in ("train", "val"))
+    assert_same(all_batches(data), all_batches(data_in("memory", tiny_store, CUT, world_size=2)))
+
+
 @ELSEWHERE
 def test_a_data_set_is_sent_to_a_worker_without_its_signals(tiny_store, where):
     data = data_in(where, tiny_store, CUT)
