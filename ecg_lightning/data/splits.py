@@ -42,8 +42,15 @@ class TaskLabels:
         self.stores, self.task, self.min_likelihood = stores, task, min_likelihood
         self.names = class_names(stores.statements, task)
         _refuse_other_labels(stores, task, self.names)
-        self._blocks: OrderedDict[int, LabelledBlock] = OrderedDict()
+        self._forget()
         self[0]  # a min_likelihood that cannot be is told now
+
+    def _forget(self) -> None:
+        self._blocks: OrderedDict[int, LabelledBlock] = OrderedDict()
+        self._whole: tuple[NDArray[np.int64], NDArray[np.uint8]] | None = None
+        if len(self.stores.blocks) <= _BLOCKS_IN_MEMORY:  # of which all are kept: side by side, to be looked up at once
+            number = self.stores.num_records
+            self._whole = np.empty(number, np.int64), np.empty((number, len(self.names)), np.uint8)
 
     def __getitem__(self, number: int) -> LabelledBlock:
         """One block; the last ones used stay in memory."""
@@ -60,16 +67,21 @@ class TaskLabels:
         likelihood, ecg_id, fold = (
             store.column(name, place.start, place.stop) for name in ("likelihood", "ecg_id", "strat_fold")
         )
+        ids = ecg_id.astype(np.int64)
         labels = task_labels(likelihood, store.statements, self.task, self.min_likelihood)
-        return LabelledBlock(
-            ecg_id.astype(np.int64), fold.astype(np.int64), labels, labelled(labels, store.statements, self.task)
-        )
+        if self._whole is not None:
+            here = slice(place.first, place.first + len(ids))
+            self._whole[0][here], self._whole[1][here] = ids, labels
+            ids, labels = self._whole[0][here], self._whole[1][here]
+        return LabelledBlock(ids, fold.astype(np.int64), labels, labelled(labels, store.statements, self.task))
 
     def of(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """ecg_id (record,) and labels (record, label) of the records at these places."""
+        if self._whole is not None:
+            if len(self._blocks) < len(self.stores.blocks):
+                self._read_blocks_of(rows)
+            return self._whole[0][rows], self._whole[1][rows]
         firsts = self.stores.block_firsts
-        if len(firsts) == 1:
-            return self[0].ecg_id[rows], self[0].labels[rows]
         ecg_id, labels = np.empty(len(rows), np.int64), np.empty((len(rows), len(self.names)), np.uint8)
         numbers = np.searchsorted(firsts, rows, side="right") - 1
         for number in set(numbers.tolist()):
@@ -78,8 +90,17 @@ class TaskLabels:
             ecg_id[here], labels[here] = block.ecg_id[places], block.labels[places]
         return ecg_id, labels
 
+    def _read_blocks_of(self, rows: Rows) -> None:
+        for number in np.unique(np.searchsorted(self.stores.block_firsts, rows, side="right") - 1).tolist():
+            self[number]
+
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_blocks": OrderedDict()}  # a worker derives what it needs
+        # A worker derives what it needs.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_blocks", "_whole")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
 
 class NoLabels:

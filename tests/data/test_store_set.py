@@ -182,6 +182,16 @@ def test_labels_of_few_blocks_stay_in_memory(in_blocks, tiny_store, monkeypatch)
     assert b"LabelledBlock" not in pickle.dumps(labels)  # a loader's worker derives what it needs
 
 
+def test_labels_are_read_where_they_are_asked_for_in_any_order_and_by_a_worker_anew(in_blocks, tiny_store):
+    labels, whole = TaskLabels(StoreSet(in_blocks), "form"), TaskLabels(StoreSet(tiny_store), "form")
+    rows = np.random.default_rng(0).permutation(80)
+    for some in (rows[:3], rows[3:]):
+        sent = pickle.loads(pickle.dumps(labels))
+        for one, again, other in zip(labels.of(some), sent.of(some), whole.of(some), strict=True):
+            assert np.array_equal(one, other)
+            assert np.array_equal(again, other)
+
+
 # --- weights ---
 
 
