@@ -4,13 +4,13 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from processes import signal_from_elsewhere
 
 from ecg_lightning.heartbeat import FILE
 from ecg_lightning.whole_files import write_json
@@ -49,7 +49,7 @@ class Signalled(_At):
         if trainer.global_rank == self.rank:
             for _ in range(self.times):
                 if self.to_group:
-                    subprocess.run(["/bin/kill", f"-{self.number}", "--", f"-{os.getpgrp()}"], start_new_session=True)
+                    signal_from_elsewhere(-os.getpgrp(), self.number)
                 else:
                     os.kill(os.getpid(), self.number)
                 time.sleep(0.1)

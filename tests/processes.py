@@ -38,6 +38,12 @@ def kill_group() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def signal_from_elsewhere(process: int, number: int) -> None:
+    """As a scheduler or a terminal sends it, by no process of the run; a negative ``process`` is a group."""
+    command = [sys.executable, "-c", f"import os; os.kill({process}, {int(number)})"]
+    subprocess.run(command, check=True, start_new_session=True)
+
+
 def environment() -> dict[str, str]:
     """One thread a process, our test modules importable, nothing of a launcher around the tests."""
     path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -108,8 +108,9 @@ def _heed_only(trains: int) -> None:
 
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=heed, daemon=True, name="signals").start()
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=heed, daemon=True, name="signals").start()
 
 
 def _as_is(batch: Any) -> Any:

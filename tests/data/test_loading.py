@@ -1,12 +1,14 @@
 """The processes that read ahead: what they have of the process that trains, and what not."""
 
 import random
+import signal
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from locked import LOCK, Locked
+from processes import signal_from_elsewhere
 from torch.utils.data import DataLoader
 
 from ecg_lightning.data.dataset import ECGDataset
@@ -39,6 +41,24 @@ def test_workers_of_several_processes_read_what_the_process_itself_reads(tiny_st
     for request, batch in zip(requests, loader(data, requests, num_processes=2), strict=True):
         for name, value in data.__getitems__(request).items():
             assert torch.equal(torch.as_tensor(batch[name]), torch.as_tensor(value)), name
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_worker_heeds_its_own_process_alone(num_processes: int) -> None:
+    """Schedulers signal the whole group; the loader itself ends a worker that does not end by itself."""
+    batches = iter(loader(Locked(), [[0]] * 4, num_processes=num_processes))
+    assert next(batches)
+    (worker,) = batches._workers  # type: ignore[attr-defined]
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal_from_elsewhere(worker.pid, number)
+    assert [*batches] == [True] * 3
+    batches = iter(loader(Locked(), [[0]] * 4, num_processes=num_processes))
+    assert next(batches)
+    (worker,) = batches._workers  # type: ignore[attr-defined]
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
 
 
 class Drawing:
