@@ -1,16 +1,14 @@
-"""One's own ECGs through the real command line: what `predict` says, writes, refuses and tells."""
+"""One's own ECGs through the real command line: what `predict` says, writes and refuses."""
 
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas
 import pytest
-import torch
-from made_up_ptbxl import LEADS, read_rows, wfdb
+from asked_to_predict import millivolts, predict, record_of, write_table
+from made_up_ptbxl import LEADS, read_rows
 from test_own_labels import TINY, write_manifest
 from tiny import of_lightning_cli
 from trained_runs import train_by_commands
@@ -27,27 +25,6 @@ from ecg_lightning.runs import NO_DEVICE, file_sha256
 pytestmark = of_lightning_cli
 
 
-def record_of(ptbxl, number=1):
-    return ptbxl / f"records100/00000/{number:05d}_lr.hea"
-
-
-def millivolts(ptbxl, number=1):
-    """(lead, time)"""
-    return wfdb.rdrecord(str(record_of(ptbxl, number).with_suffix(""))).p_signal.T
-
-
-def write_table(path, ecg, leads=LEADS, unit=""):
-    header = ",".join(f"{lead}{unit}" for lead in leads)
-    np.savetxt(path, ecg.T, delimiter=",", header=header, comments="", fmt="%.9g")
-    return path
-
-
-def predicted(run, output, *arguments, code=0):
-    """The table that the command writes, by record."""
-    assert main(["predict", "--run", str(run), "--output", str(output), *map(str, arguments)]) == code
-    return pandas.read_csv(output).set_index("record")
-
-
 def largest_difference(run, table, ptbxl):
     """Between the probabilities of `test` and those of `predict` for the same records."""
     of_test = Predictions.load(run / "predictions" / "test.npz")
@@ -61,7 +38,7 @@ def largest_difference(run, table, ptbxl):
 
 
 def test_records_as_wfdb_get_the_probabilities_of_test(ptbxl, filtered_run, tmp_path):
-    table = predicted(filtered_run, tmp_path / "p.csv", "--records", ptbxl)
+    table = predict(filtered_run, tmp_path / "p.csv", "--records", ptbxl)
     assert len(table) == 80  # the tables of the folder are no records
     assert largest_difference(filtered_run, table, ptbxl) < 1e-6
     assert table["CD"].std() > 1e-4
@@ -71,14 +48,14 @@ def test_real_records_as_wfdb_get_the_probabilities_of_test(shared, tmp_path):
     run = train_by_commands(
         shared / "ptbxl", tmp_path, "vit", "--model.backbone.depth=1", "--model.backbone.dim=6", "--data.batch_size=64"
     )
-    table = predicted(run, tmp_path / "p.csv", "--records", shared / "ptbxl")
+    table = predict(run, tmp_path / "p.csv", "--records", shared / "ptbxl")
     assert len(table) == 422
     assert largest_difference(run, table, shared / "ptbxl") < 1e-6
 
 
 def test_one_window_more_or_less_at_once_changes_nothing(ptbxl, filtered_run, tmp_path):
     one, many = (
-        predicted(filtered_run, tmp_path / f"{size}.csv", "--records", ptbxl, "--batch_size", size) for size in (7, 300)
+        predict(filtered_run, tmp_path / f"{size}.csv", "--records", ptbxl, "--batch_size", size) for size in (7, 300)
     )
     np.testing.assert_allclose(one.iloc[:, :5].to_numpy(), many.iloc[:, :5].to_numpy(), atol=1e-6)
 
@@ -86,7 +63,7 @@ def test_one_window_more_or_less_at_once_changes_nothing(ptbxl, filtered_run, tm
 @pytest.mark.slow
 def test_worker_processes_write_the_same_bytes(ptbxl, filtered_run, tmp_path):
     for workers in (1, 2):
-        predicted(filtered_run, tmp_path / f"{workers}.csv", "--records", ptbxl, "--workers", workers)
+        predict(filtered_run, tmp_path / f"{workers}.csv", "--records", ptbxl, "--workers", workers)
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()
 
 
@@ -104,7 +81,7 @@ def test_a_task_of_ones_own_is_predicted_by_its_labels(ptbxl, tmp_path):
     assert main(["test", "--run", str(run)]) == 0
     files = sorted(path for path in manifest.parent.iterdir() if path.suffix in (".hea", ".csv", ".npy"))
     files.remove(manifest)
-    table = predicted(run, tmp_path / "p.csv", "--records", *files, *layout)
+    table = predict(run, tmp_path / "p.csv", "--records", *files, *layout)
     assert list(table.columns) == ["afib", "male", "checkpoint_sha256", "note"]
     assert len(table) == 80
     of_test = Predictions.load(run / "predictions" / "test.npz")
@@ -116,88 +93,6 @@ def test_a_task_of_ones_own_is_predicted_by_its_labels(ptbxl, tmp_path):
         np.testing.assert_allclose(table.loc[record, ["afib", "male"]].to_numpy(float), expected, atol=1e-6)
 
 
-# --- the same ECG in another shape ---
-
-
-@pytest.fixture
-def usual(ptbxl, plain_run, tmp_path):
-    """Probabilities of record 1 as it is."""
-    return predicted(plain_run, tmp_path / "usual.csv", "--records", record_of(ptbxl)).iloc[0, :5].to_numpy(float)
-
-
-def close_to(usual, table, atol):
-    np.testing.assert_allclose(table.iloc[0, :5].to_numpy(float), usual, atol=atol)
-
-
-def test_the_order_and_the_names_of_leads_do_not_matter(ptbxl, plain_run, usual, tmp_path):
-    path = write_table(tmp_path / "r.csv", millivolts(ptbxl)[::-1], [f"Lead {lead}" for lead in LEADS[::-1]])
-    close_to(usual, predicted(plain_run, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100), 1e-6)
-
-
-@pytest.mark.parametrize(("unit", "flags"), [(" (uV)", ()), ("", ("--unit", "uV"))])
-def test_microvolts_are_taken_as_such(ptbxl, plain_run, usual, tmp_path, unit, flags):
-    path = write_table(tmp_path / "r.csv", 1000 * millivolts(ptbxl), unit=unit)
-    close_to(usual, predicted(plain_run, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100, *flags), 1e-6)
-
-
-def test_microvolts_that_nobody_tells_of_are_doubted_by_name(ptbxl, plain_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")  # a long path leaves the reason too few for one line
-    path = write_table(tmp_path / "r.csv", 1000 * millivolts(ptbxl))
-    predicted(plain_run, tmp_path / "p.csv", "--records", path, "--sampling_rate", 100)
-    assert "it looks like uV: --unit uV" in " ".join(capsys.readouterr().out.replace("│", " ").split())
-    doubts = json.loads((tmp_path / "p.csv.json").read_text())["doubts"]
-    assert "--unit uV" in doubts[str(path)][0]
-
-
-def test_limb_leads_that_break_einthovens_law_are_doubted_by_name(ptbxl, plain_run, tmp_path, capsys):
-    ecg = millivolts(ptbxl)
-    ecg[2] = ecg[1] - ecg[0]
-    ecg[3:6] = [-(ecg[0] + ecg[1]) / 2, ecg[0] - ecg[1] / 2, ecg[1] - ecg[0] / 2]
-    whole = write_table(tmp_path / "whole.csv", ecg)
-    swapped = write_table(tmp_path / "swapped.csv", ecg[[1, 0, *range(2, 12)]])
-    predicted(plain_run, tmp_path / "p.csv", "--records", whole, swapped, "--sampling_rate", 100)
-    doubts = json.loads((tmp_path / "p.csv.json").read_text())["doubts"]
-    assert [*doubts] == [str(swapped)]
-    assert "Einthoven" in doubts[str(swapped)][0]
-    assert "Doubtful records (predicted): 1" in capsys.readouterr().out
-
-
-def test_leads_that_i_and_ii_settle_are_derived_and_said(ptbxl, plain_run, tmp_path, capsys):
-    ecg = millivolts(ptbxl)
-    ecg[2], ecg[3] = ecg[1] - ecg[0], -(ecg[0] + ecg[1]) / 2
-    whole = write_table(tmp_path / "whole.csv", ecg)
-    less = write_table(tmp_path / "less.csv", np.delete(ecg, [2, 3], axis=0), [*LEADS[:2], *LEADS[4:]])
-    table = predicted(plain_run, tmp_path / "p.csv", "--records", whole, less, "--sampling_rate", 100)
-    np.testing.assert_allclose(*table.iloc[:, :5].to_numpy(float), atol=1e-6)
-    assert "- III, aVR derived from I and II (Einthoven, Goldberger): 1 record\n" in capsys.readouterr().out
-
-
-def test_another_rate_is_resampled_and_said(plain_run, tmp_path, capsys):
-    time = np.arange(5000) / 500
-    slow = np.stack([np.sin(2 * np.pi * (1 + lead / 4) * time) for lead in range(12)])
-    fast, own = write_table(tmp_path / "500.csv", slow), write_table(tmp_path / "100.csv", slow[:, ::5])
-    tables = [
-        predicted(plain_run, tmp_path / f"{rate}-p.csv", "--records", path, "--sampling_rate", rate)
-        for path, rate in ((fast, 500), (own, 100))
-    ]
-    np.testing.assert_allclose(*(table.iloc[0, :5].to_numpy(float) for table in tables), atol=2e-3)
-    assert "- resampled from 500 to 100 Hz (polyphase, anti-aliased): 1 record" in capsys.readouterr().out
-
-
-def test_a_longer_record_is_cut_as_prepare_cuts_it_unless_more_is_asked_for(ptbxl, plain_run, tmp_path, capsys):
-    parts = [millivolts(ptbxl, number) for number in (1, 2, 3)]
-    path = write_table(tmp_path / "r.csv", np.concatenate(parts, axis=1))
-    files = [record_of(ptbxl, number) for number in (1, 2, 3)]
-    each = predicted(plain_run, tmp_path / "each.csv", "--records", *files).iloc[:, :5].to_numpy(float)
-    long = ["--records", path, "--sampling_rate", 100]
-    close_to(each[0], predicted(plain_run, tmp_path / "first.csv", *long), 1e-6)
-    assert "- cut to its first 1000 of 3000 time points: 1 record" in capsys.readouterr().out
-    all_of_it = predicted(plain_run, tmp_path / "all.csv", *long, "--seconds", 30, "--windows", 3)
-    close_to(each.mean(axis=0), all_of_it, 1e-6)
-    middle = predicted(plain_run, tmp_path / "middle.csv", *long, "--seconds", 30)
-    close_to(each[1], middle, 1e-6)
-
-
 # --- records that cannot be predicted ---
 
 
@@ -207,7 +102,7 @@ def test_what_cannot_be_read_is_listed_with_the_rule_and_the_rest_is_written(ptb
     less = write_table(tmp_path / "less.csv", np.delete(ecg, 6, axis=0), [*LEADS[:6], *LEADS[7:]])
     good = write_table(tmp_path / "good.csv", ecg)
     output = tmp_path / "out" / "p.csv"
-    table = predicted(plain_run, output, "--records", short, good, less, "--sampling_rate", 100, code=1)
+    table = predict(plain_run, output, "--records", short, good, less, "--sampling_rate", 100, code=1)
     assert [*table.index] == [str(good)]
     failed = pandas.read_csv(tmp_path / "out" / "p.csv.failed.csv").set_index("record")["why"]
     assert [*failed.index] == [str(short), str(less)]
@@ -247,7 +142,7 @@ def test_a_path_that_is_not_there_is_refused_before_anything_is_computed(ptbxl, 
 def test_every_output_says_which_checkpoint_and_that_it_is_no_device(ptbxl, plain_run, tmp_path):
     short = write_table(tmp_path / "short.csv", np.zeros((12, 20)))
     rest = ["--records", record_of(ptbxl), short, "--sampling_rate", 100]
-    table = predicted(plain_run, tmp_path / "p.csv", *rest, code=1)
+    table = predict(plain_run, tmp_path / "p.csv", *rest, code=1)
     assert main(["predict", "--run", str(plain_run), "--output", str(tmp_path / "p.npz"), *map(str, rest)]) == 1
     digest = file_sha256(plain_run / "checkpoints" / "finetune-best.ckpt")
     failed = pandas.read_csv(tmp_path / "p.csv.failed.csv")
@@ -262,7 +157,7 @@ def test_every_output_says_which_checkpoint_and_that_it_is_no_device(ptbxl, plai
 
 
 def test_csv_and_npz_hold_the_same_bits(ptbxl, plain_run, tmp_path):
-    table = predicted(plain_run, tmp_path / "p.csv", "--records", ptbxl)
+    table = predict(plain_run, tmp_path / "p.csv", "--records", ptbxl)
     assert main(["predict", "--run", str(plain_run), "--output", str(tmp_path / "p.npz"), "--records", str(ptbxl)]) == 0
     npz = Predictions.load(tmp_path / "p.npz")
     assert [*npz.label_names] == [*table.columns[:5]]
@@ -274,7 +169,7 @@ def test_csv_and_npz_hold_the_same_bits(ptbxl, plain_run, tmp_path):
 def test_files_are_replaced_only_when_asked_and_old_failures_go(ptbxl, plain_run, tmp_path, capsys):
     output = tmp_path / "p.csv"
     short = write_table(tmp_path / "short.csv", np.zeros((12, 20)))
-    predicted(plain_run, output, "--records", record_of(ptbxl), short, "--sampling_rate", 100, code=1)
+    predict(plain_run, output, "--records", record_of(ptbxl), short, "--sampling_rate", 100, code=1)
     before = output.read_bytes()
     again = ["predict", "--run", str(plain_run), "--output", str(output), "--records", str(record_of(ptbxl, 2))]
     assert main(again) == 1
@@ -295,7 +190,7 @@ def test_a_label_called_as_a_column_of_the_csv_is_refused(tmp_path, name):
 def test_each_ecg_is_drawn_under_its_name(ptbxl, plain_run, tmp_path, capsys):
     files = [record_of(ptbxl), write_table(tmp_path / "r.csv", 1.5 * millivolts(ptbxl, 2))]
     output, plots = tmp_path / "p.csv", tmp_path / "plots"
-    predicted(plain_run, output, "--records", *files, "--sampling_rate", 100, "--plot", plots)
+    predict(plain_run, output, "--records", *files, "--sampling_rate", 100, "--plot", plots)
     drawn = sorted(plots.iterdir())
     assert len(drawn) == 2
     assert [path.name.endswith(("_00001_lr.png", "_r.png")) for path in drawn] == [True, True]
@@ -335,8 +230,8 @@ def copied(plain_run, tmp_path):
 
 
 def test_another_checkpoint_of_the_run_says_something_else(ptbxl, plain_run, tmp_path):
-    best = predicted(plain_run, tmp_path / "best.csv", "--records", record_of(ptbxl))
-    probe = predicted(plain_run, tmp_path / "probe.csv", "--records", record_of(ptbxl), "--checkpoint", "probe-best")
+    best = predict(plain_run, tmp_path / "best.csv", "--records", record_of(ptbxl))
+    probe = predict(plain_run, tmp_path / "probe.csv", "--records", record_of(ptbxl), "--checkpoint", "probe-best")
     assert best["checkpoint_sha256"].iloc[0] != probe["checkpoint_sha256"].iloc[0]
     assert abs(best["CD"].iloc[0] - probe["CD"].iloc[0]) > 1e-6
 
@@ -366,72 +261,3 @@ def test_a_backbone_that_is_not_there_is_refused_with_what_to_do(copied):
     config.write_text(config.read_text().replace("trained_runs.PlainNet", "gone.Net"))
     with pytest.raises(InputError, match=r"backbone gone\.Net cannot be built .*in the folder, and with the package"):
         ecg_lightning.load_run(copied)
-
-
-# --- from Python ---
-
-
-@pytest.mark.filterwarnings("ignore:[\\s\\S]*Einthoven")  # the made-up leads know no law
-def test_arrays_get_the_probabilities_of_the_command(ptbxl, filtered_run, tmp_path):
-    table = predicted(
-        filtered_run, tmp_path / "p.csv", "--records", *(record_of(ptbxl, number) for number in (1, 2, 3))
-    )
-    run = ecg_lightning.load_run(filtered_run)
-    ecgs = np.stack([millivolts(ptbxl, number) for number in (1, 2, 3)])
-    several = run.predict(ecgs, sampling_rate=100, leads=LEADS)
-    one = run.predict(1000 * ecgs[1, ::-1], sampling_rate=100, leads=",".join(LEADS[::-1]), unit="uV")
-    assert [*several] == [*one] == [*table.columns[:5]]
-    expected = table.iloc[:, :5].to_numpy()
-    np.testing.assert_allclose(np.column_stack([*several.values()]), expected, atol=1e-6)
-    np.testing.assert_allclose([*one.values()], expected[1], atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:[\\s\\S]*Einthoven")
-def test_an_array_in_microvolts_is_what_it_is_in_millivolts(ptbxl, plain_run):
-    run = ecg_lightning.load_run(plain_run)
-    ecg = millivolts(ptbxl)
-    one, other = (
-        [*run.predict(scale * ecg, sampling_rate=100, leads=LEADS, unit=unit).values()]
-        for scale, unit in ((1, "mV"), (1000, "uV"))
-    )
-    np.testing.assert_allclose(one, other, atol=1e-6)
-
-
-def test_a_doubtful_array_is_warned_of(ptbxl, plain_run):
-    run = ecg_lightning.load_run(plain_run)
-    with pytest.warns(UserWarning, match="the array: .*it looks like uV"):
-        run.predict(1000 * millivolts(ptbxl), sampling_rate=100, leads=LEADS)
-
-
-@pytest.mark.parametrize(
-    ("shape", "leads", "error", "message"),
-    [
-        ((1000, 12), LEADS, InputError, r"shape \(1000, 12\), it must be \(lead, time\).*transpose"),
-        ((12,), LEADS, InputError, r"shape \(12,\)"),
-        ((11, 1000), LEADS[:11], InputError, r"the array: leads missing: V6"),
-        ((2, 12, 300), LEADS, InputError, r"record 0 of the array: it lasts 3 s"),
-        ((12, 1000), [*LEADS[:11], "I"], UsageError, r"name each lead once"),
-    ],
-)
-def test_arrays_that_do_not_fit_are_refused_with_the_rule(plain_run, shape, leads, error, message):
-    random = np.random.default_rng(0)
-    with pytest.raises(error, match=message):
-        ecg_lightning.load_run(plain_run).predict(random.normal(size=shape), sampling_rate=100, leads=leads)
-
-
-def test_loading_a_run_leaves_the_callers_random_draws_alone(plain_run):
-    torch.manual_seed(3)
-    expected = torch.rand(3)
-    torch.manual_seed(3)
-    ecg_lightning.load_run(plain_run)
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_importing_the_package_loads_nothing_heavy():
-    heavy = ("torch", "numpy", "scipy", "lightning", "jsonargparse", "h5py", "yaml")
-    code = f"import sys, ecg_lightning; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-    assert "load_run" in dir(ecg_lightning)
-    with pytest.raises(AttributeError, match="no attribute 'load_ruin'"):
-        ecg_lightning.load_ruin  # noqa: B018
