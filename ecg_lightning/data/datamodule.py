@@ -63,6 +63,9 @@ class PTBXLDataModule(LightningDataModule):
         seed: of the order, the random windows and the fraction (linked from seed_everything on the command line).
     """
 
+    _may_be_empty: tuple[str, ...] = ()
+    """Splits."""
+
     def __init__(
         self,
         store: list[str] | str,
@@ -101,7 +104,7 @@ class PTBXLDataModule(LightningDataModule):
         return TaskLabels(self.stores, self.task, self.min_likelihood)
 
     def _check(self) -> None:
-        _check_folds(self.folds)
+        _check_folds(self.folds, self._may_be_empty)
         if not 0 <= self.min_likelihood <= 100:
             raise UsageError(f"data.min_likelihood is {self.min_likelihood}, it must lie in 0..100")
         if self.num_workers < 0:
@@ -391,9 +394,9 @@ class PTBXLDataModule(LightningDataModule):
         }
 
 
-def _check_folds(folds: dict[str, tuple[int, ...]]) -> None:
+def _check_folds(folds: dict[str, tuple[int, ...]], may_be_empty: Sequence[str]) -> None:
     for name, values in folds.items():
-        if not values:
+        if not values and name not in may_be_empty:
             raise UsageError(f"data.{name}_folds is empty: name at least one fold, such as --data.{name}_folds [9]")
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         common = sorted(set(folds[one]) & set(folds[other]))

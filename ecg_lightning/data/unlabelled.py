@@ -19,7 +19,7 @@ class UnlabelledECGs(PTBXLDataModule):
         batch_size: records of a global batch, split over the processes.
         train_folds: values of strat_fold to train on.
         val_folds: to judge the loss, and the linear probe, on; never trained on.
-        test_folds: left alone.
+        test_folds: left alone; `[]` for an archive that nothing is tested on.
         with_test_fold: train on PTB-XL's fold 10, which every published result is tested on. The weights are then
             worthless for such a test, and say so.
         weights: of the entries of ``stores`` in training: how often their records are drawn, whatever their number.
@@ -28,6 +28,8 @@ class UnlabelledECGs(PTBXLDataModule):
         residency: where the signals lie in a fit: memmap, memory or device (see `PTBXLDataModule`).
         seed: of the order and the random windows (linked from seed_everything on the command line).
     """
+
+    _may_be_empty = ("test",)
 
     def __init__(
         self,

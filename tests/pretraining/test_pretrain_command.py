@@ -16,7 +16,9 @@ from ecg_lightning.backbones.provenance import pretraining_of
 from ecg_lightning.cli import main
 from ecg_lightning.data.store import Store
 from ecg_lightning.data.trained_on import source_name
-from ecg_lightning.errors import InputError
+from ecg_lightning.data.unlabelled import UnlabelledECGs
+from ecg_lightning.errors import InputError, UsageError
+from ecg_lightning.signals import SignalSpec
 
 pytestmark = of_lightning_cli
 TINY = [
@@ -117,20 +119,22 @@ def test_an_archive_has_one_name_whatever_was_stored_of_it_and_a_simulated_one_i
     assert source_name(hospital) == "folders hospital"
 
 
-def test_fold_10_of_ptbxl_is_trained_on_only_when_it_is_said_in_words(tiny_store, tmp_path, capsys):
-    folds = ["--data.train_folds=[1,10]", "--data.val_folds=[8]", "--data.test_folds=[9]"]
-    command = [
-        *SHORT,
-        *folds,
-        "--data.stores",
-        str(tiny_store),
-        "--run",
-        str(tmp_path / "run"),
-        "--pretraining.pictures=0",
-    ]
-    assert main(command) == 2
+@pytest.mark.parametrize("test_folds", ["[9]", "[]"])
+def test_fold_10_of_ptbxl_is_trained_on_only_when_it_is_said_in_words(tiny_store, tmp_path, capsys, test_folds):
+    folds = ["--data.train_folds=[1,10]", "--data.val_folds=[8]", f"--data.test_folds={test_folds}"]
+    given = ["--data.stores", str(tiny_store), "--run", str(tmp_path / "run"), "--pretraining.pictures=0"]
+    assert main([*SHORT, *folds, *given]) == 2
     assert "data.train_folds holds fold 10" in capsys.readouterr().err
-    assert main([*command, "--data.with_test_fold=true", "--pretraining.pictures=0"]) == 0
+    assert main([*SHORT, *folds, *given, "--data.with_test_fold=true"]) == 0
+
+
+def test_an_archive_that_nothing_is_tested_on_leaves_no_fold_alone(tiny_store):
+    folds = {"train_folds": (1, 2, 3, 4, 5, 6, 7, 8, 9), "test_folds": ()}
+    data = UnlabelledECGs(str(tiny_store), **folds, val_folds=(10,))
+    data.use_signal(SignalSpec(100, 1000))
+    assert len(data.rows("train")) + len(data.rows("val")) == data.stores.num_records
+    with pytest.raises(UsageError, match=r"data\.val_folds is empty: name at least one fold"):
+        UnlabelledECGs(str(tiny_store), **folds, val_folds=())
 
 
 def test_stores_without_a_common_task_are_mixed_by_weight(tiny_store, tmp_path):
