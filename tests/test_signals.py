@@ -187,6 +187,7 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_to_their_processes(
     ended = fit(short_store, run, way, *ENDS_OF_EPOCHS, *flags, timeout=400)
     assert ended.returncode == 128 + number, ended.stdout
     assert "Traceback" not in ended.stdout
+    assert "Warning" not in ended.stdout
     assert state_of(run) == "interrupted"
     assert steps_behind(run) > PROBE * BATCHES
     finish(short_store, run, way)

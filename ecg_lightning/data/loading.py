@@ -44,9 +44,19 @@ def worker_context(num_processes: int) -> BaseContext | None:
 
 
 def make_ready(num_workers: int, num_processes: int) -> None:
-    """Starts in the background, where it is needed, the process that workers are forked from: it takes seconds."""
+    """Starts in the background, where it is needed, the process that workers are forked from: it takes seconds.
+
+    With it comes Python's own that tidies up behind a process that ends at once, as behind a signal, and would say so.
+    """
     if num_workers and worker_context(num_processes) is not None:
-        ensure_running()
+        before = os.environ.get("PYTHONWARNINGS")
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
+        try:
+            ensure_running()
+        finally:
+            os.environ.pop("PYTHONWARNINGS")
+            if before is not None:
+                os.environ["PYTHONWARNINGS"] = before
 
 
 def batch_loader(
