@@ -11,7 +11,8 @@ FOLDS = ("data.train_folds", "data.val_folds", "data.test_folds")
 def parts_by_folds(cell: Sequence[ReadRun]) -> list[list[ReadRun]]:
     """An experiment's runs over an axis `fold` are one cross-validation; else every set of folds stands alone.
 
-    The same cross-validation in two experiments is one part: its runs repeat one another.
+    The same cross-validation in two experiments is one part, its runs repeat one another: the same but for their seeds,
+    the weights that each fold starts from included.
     """
     over_folds: dict[Hashable, list[ReadRun]] = defaultdict(list)
     for run in cell:
@@ -20,8 +21,8 @@ def parts_by_folds(cell: Sequence[ReadRun]) -> list[list[ReadRun]]:
     for run in cell:
         others = over_folds[_of_one_experiment(run)]
         pooled = "fold" in run.values and _is_cross_validation(others)
-        folds = frozenset(folds_of(one) for one in (others if pooled else [run]))
-        parts[folds, _of_one_experiment(run)[1:]].append(run)
+        starts = frozenset(start_of(one) for one in (others if pooled else [run]))
+        parts[starts, _of_one_experiment(run)[1:]].append(run)
     return [*parts.values()]
 
 
@@ -37,6 +38,11 @@ def _of_one_experiment(run: ReadRun) -> tuple[str, ...]:
 def folds_of(run: ReadRun) -> tuple[str, ...]:
     """What it trains on, validates on and tests on."""
     return tuple(str(run.setting(name)) for name in FOLDS)
+
+
+def start_of(run: ReadRun) -> tuple[tuple[str, ...], object]:
+    """Its folds, and the weights that it starts from."""
+    return folds_of(run), run.environment.get("weights_sha256")
 
 
 def _is_cross_validation(runs: Sequence[ReadRun]) -> bool:

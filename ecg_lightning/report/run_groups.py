@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ecg_lightning.report.cross_validation import FOLDS, folds_of, parts_by_folds
+from ecg_lightning.report.cross_validation import FOLDS, folds_of, parts_by_folds, start_of
 from ecg_lightning.report.run_files import ReadRun
 
 Key = tuple[tuple[str, str], ...]
@@ -105,8 +105,14 @@ def grouped(runs: Sequence[ReadRun]) -> tuple[list[Group], list[str]]:
 
 def plain_of(group: Group, groups: Iterable[Group]) -> Group | None:
     """The plain fine-tuning of the same setting, the most alike in all else; None for a plain one itself."""
-    same = [one for one in groups if one.is_plain and one.setting == group.setting]
+    same = [one for one in groups if one.is_plain and one.setting == group.setting and _start_alike(one, group)]
     return None if group.is_plain else min(same, key=lambda one: _distance(one, group), default=None)
+
+
+def _start_alike(one: Group, other: Group) -> bool:
+    """Whether no fold starts from other weights: the setting of a cross-validation says only that there are some."""
+    weights = [dict(start_of(run) for run in group.runs) for group in (one, other)]
+    return all(weights[0][folds] == weights[1][folds] for folds in weights[0].keys() & weights[1].keys())
 
 
 def _distance(plain: Group, group: Group) -> int:

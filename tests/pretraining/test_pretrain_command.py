@@ -52,13 +52,15 @@ def fit(run, encoder, store, *more):
     return main(["fit", *sizes, "--model.weights", str(encoder), *judged, *more])
 
 
+@pytest.mark.parametrize(("name", "epochs"), [("masked", (200, 10)), ("simulated", (5, 0.3))])
 @pytest.mark.parametrize("backbone", ["vit", "mtecg_ti", "st_mem_small", "st_mem_base"])
-def test_the_shipped_config_goes_with_each_backbone_over_patches(capsys, tmp_path, backbone):
-    configs = ["--config", f"backbone/{backbone}", "--config", "pretrain/masked"]
+def test_each_shipped_config_goes_with_each_backbone_over_patches(capsys, tmp_path, backbone, name, epochs):
+    configs = ["--config", f"backbone/{backbone}", "--config", f"pretrain/{name}"]
     given = ["--data.stores", "some.h5", "--run", str(tmp_path / "run"), "--print_config"]
     assert main(["pretrain", *configs, *given]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
-    assert (config["pretraining"]["epochs"], config["pretraining"]["warmup_epochs"]) == (200, 10)
+    assert (config["pretraining"]["epochs"], config["pretraining"]["warmup_epochs"]) == epochs
+    assert config["model"]["mask_ratio"] == (0.75 if name == "masked" else 0.6)
     assert not (tmp_path / "run").exists()
 
 

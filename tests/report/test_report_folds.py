@@ -104,6 +104,35 @@ def test_each_fold_of_a_cross_validation_may_start_from_weights_of_its_own(tmp_p
     assert [len(group.runs) for group in groups_of(folder)] == [3]
 
 
+@pytest.mark.parametrize("in_one", [True, False])
+def test_each_start_of_a_cross_validation_is_held_against_its_own_plain_fine_tuning(tmp_path, in_one):
+    """As a grid over the backbones that each fold's training records have pre-trained, or as a grid for each."""
+    cells = {}
+    for start in "ab":
+        for recipe, phases in (("method", METHOD), ("plain", PLAIN)):
+            for fold in (1, 2, 3):
+                name = f"{start}/{recipe}{fold}" if not in_one else f"{start}-{recipe}{fold}"
+                folds = {"train_folds": [4, 5, fold % 3 + 1], "val_folds": [6], "test_folds": [fold]}
+                run = write_run(tmp_path / name, phases, arguments={"first_id": 1000 * fold, "seed": fold}, **folds)
+                changed(run, weights_sha256=f"{start}{fold}" * 32)
+                cells[name] = {**({"start": start} if in_one else {}), "recipe": recipe, "fold": fold, "seed": 1}
+    if in_one:
+        read = [write_experiment(tmp_path, cells)]
+    else:
+        of = {start: {name[2:]: cell for name, cell in cells.items() if name[0] == start} for start in "ab"}
+        read = [write_experiment(tmp_path / start, of[start]) for start in "ab"]
+    groups, repeats = grouped(read_runs([str(path) for path in read]))
+    assert repeats == []
+    assert [len(group.runs) for group in groups] == [3] * 4
+    for group in groups:
+        plain = plain_of(group, groups)
+        if not group.is_plain:
+            assert plain is not None
+            assert [one.environment["weights_sha256"] for one in plain.runs] == [
+                one.environment["weights_sha256"] for one in group.runs
+            ]
+
+
 def test_runs_without_an_axis_of_folds_are_never_pooled(tmp_path):
     one = write_run(tmp_path / "a", METHOD, train_folds=[1, 2, 3], test_folds=[9])
     two = write_run(tmp_path / "b", METHOD, train_folds=[4, 5, 6], test_folds=[8])
