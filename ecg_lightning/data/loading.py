@@ -33,8 +33,8 @@ def worker_context(num_processes: int) -> BaseContext | None:
     """How the workers of one of so many training processes are started; None as the system does, by a fork on Linux.
 
     A process that trains with others has their connections' threads in it. A fork copies the locks that these hold at
-    that moment, and not them: one worker in some thousands then waited for ever, and all processes for it. So one
-    process per training process, without threads, stands ready to be forked.
+    that moment, and not them: a worker was seen to wait for ever, and all processes for it. So one process per training
+    process, without threads, stands ready to be forked.
     """
     if shares_memory(num_processes):
         return None
