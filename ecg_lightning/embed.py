@@ -53,7 +53,7 @@ def embed(
         overwrite: replace a file that is there.
     """
     from ecg_lightning.data.dataset import ECGDataset
-    from ecg_lightning.data.splits import NoLabels
+    from ecg_lightning.data.labelled_blocks import NoLabels
     from ecg_lightning.data.store_set import StoreSet
     from ecg_lightning.screen import set_up_screen
     from ecg_lightning.trained_run import checked_device

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.dataset import ECGDataset
+from ecg_lightning.data.labelled_blocks import NoLabels, TaskLabels
 from ecg_lightning.data.loading import batch_loader, make_ready, shares_memory
 from ecg_lightning.data.residency import Residency, Resident, copy_of_signals, fits, in_one_unit
 from ecg_lightning.data.sampler import (
@@ -26,7 +27,7 @@ from ecg_lightning.data.sampler import (
     TrainingBatches,
     Weighted,
 )
-from ecg_lightning.data.splits import NoLabels, Split, TaskLabels, fraction_of_patients
+from ecg_lightning.data.splits import Split, Splits, check_folds
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.progress import next_position
@@ -97,14 +98,20 @@ class PTBXLDataModule(LightningDataModule):
         self.signal: SignalSpec | None = None
         self._datasets: dict[str, ECGDataset] = {}
         self._on_device: Resident | None = None
-        self._splits: dict[tuple[str, int | None], Split] = {}
+        self._splits = Splits(
+            self.task_labels,
+            self.folds,
+            only_labelled=keep == "labelled",
+            train_fraction=train_fraction,
+            seed=seed,
+        )
         self._position = (0, 0)
 
     def _labels(self) -> TaskLabels | NoLabels:
         return TaskLabels(self.stores, self.task, self.min_likelihood)
 
     def _check(self) -> None:
-        _check_folds(self.folds, self._may_be_empty)
+        check_folds(self.folds, self._may_be_empty)
         if not 0 <= self.min_likelihood <= 100:
             raise UsageError(f"data.min_likelihood is {self.min_likelihood}, it must lie in 0..100")
         if self.num_workers < 0:
@@ -134,7 +141,7 @@ class PTBXLDataModule(LightningDataModule):
             backbone: Any = self.trainer.lightning_module.backbone
             self.use_signal(backbone.signal, backbone.flag_name())
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
-            self._say(split)
+            log.info("%s", self._splits.told(split))
         make_ready(self.num_workers, self._process()[1])
         if stage == "fit":
             self.copy_signals()
@@ -186,29 +193,11 @@ class PTBXLDataModule(LightningDataModule):
         Raises:
             InputError: when there is none.
         """
-        if (name, source) not in self._splits:
-            found = Split(self.task_labels, self.folds[name], self.keep == "labelled", source)
-            if name == "train" and self.train_fraction < 1:
-                found = fraction_of_patients(found, self.train_fraction, self.seed)
-            if not len(found):
-                of = "" if source is None else f" (entry {source + 1} of data.store, which has a weight of its own)"
-                raise InputError(
-                    f"no record of {self.stores.name}{of} lies in {name}_folds {list(self.folds[name])} with a label "
-                    f"of task {self.task}; there are folds {self.stores.folds}: set --data.{name}_folds"
-                )
-            self._splits[name, source] = found
-        return self._splits[name, source]
+        return self._splits.of(name, source)
 
     def rows(self, split: str) -> Rows:
         """Places in the data set of a split's records, in its order."""
         return self.split(split).all_rows()
-
-    def _say(self, split: str) -> None:
-        found, folds = self.split(split), self.folds[split]
-        every = Split(self.task_labels, folds, False)
-        unlabelled = len(every) - len(found) if split != "train" else 0
-        note = f", {unlabelled} without a label left out" if unlabelled and self.keep == "labelled" else ""
-        log.info("%s: %d records of fold(s) %s%s", split, len(found), ", ".join(map(str, folds)), note)
 
     def train_labels(self) -> NDArray[np.uint8]:
         """(record, label) of the training split."""
@@ -262,7 +251,8 @@ class PTBXLDataModule(LightningDataModule):
 
     def _loader(self, dataset: ECGDataset, batches: Any) -> DataLoader[Batch]:
         on_cpu, int16 = self._device().type == "cpu", self.stores.stores[0].dtype == np.int16
-        dataset.in_millivolts = in_one_unit(self.stores) is None or (on_cpu and int16)
+        stays = on_cpu and not self.num_workers  # in this process; what is handed over is half as much in int16
+        dataset.in_millivolts = in_one_unit(self.stores) is None or (stays and int16)
         rank, num_processes = self._process()
         return batch_loader(
             dataset,
@@ -307,18 +297,12 @@ class PTBXLDataModule(LightningDataModule):
 
     def num_windows(self, split: str) -> int:
         """Windows of a record over all epochs; 0 where training draws one anew in each."""
-        assert self.signal is not None
-        if split != "train":
-            points, width = self.stores.stored.num_time_points, self.signal.window_points
-            return len(self.signal.windows.evaluation_starts(points, width))
-        return self._datasets["train"].fixed_windows if self.windows_move else 1
+        return self._datasets[split].num_windows
 
     @property
     def windows_move(self) -> bool:
         """Whether training may cut another window of a record in each epoch."""
-        assert self.signal is not None
-        longer = self.stores.stored.num_time_points > self.signal.window_points
-        return longer and self.signal.windows.train != "centre"
+        return self._datasets["train"].windows_move
 
     def feature_rows(self, split: str) -> Rows:
         """Places of the records that an epoch over ``train`` or ``val`` may meet, ascending."""
@@ -392,16 +376,3 @@ class PTBXLDataModule(LightningDataModule):
             "keep": self.keep,
             "min_likelihood": self.min_likelihood,
         }
-
-
-def _check_folds(folds: dict[str, tuple[int, ...]], may_be_empty: Sequence[str]) -> None:
-    for name, values in folds.items():
-        if not values and name not in may_be_empty:
-            raise UsageError(f"data.{name}_folds is empty: name at least one fold, such as --data.{name}_folds [9]")
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
-        common = sorted(set(folds[one]) & set(folds[other]))
-        if common:
-            raise UsageError(
-                f"fold(s) {common} are in both data.{one}_folds and data.{other}_folds: a record is used once; "
-                f"take them out of one"
-            )

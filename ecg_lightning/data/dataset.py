@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from ecg_lightning.data.batch_memory import BatchMemory
 from ecg_lightning.data.batches import Batch
+from ecg_lightning.data.labelled_blocks import NoLabels, TaskLabels
 from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.data.residency import Resident, in_one_unit, places_among, places_and_starts
 from ecg_lightning.data.sampler import Request
-from ecg_lightning.data.splits import NoLabels, TaskLabels
 from ecg_lightning.data.store_set import Rows
 from ecg_lightning.data.window_starts import random_starts
 from ecg_lightning.signals import SignalSpec
@@ -43,7 +43,7 @@ class ECGDataset(Dataset[Batch]):
         self.in_memory: Resident | None = None
         self.on_device: Rows | None = None
         self.in_millivolts = in_one_unit(self.stores) is None
-        """Whether batches come as float32 mV; where they travel to a GPU, int16 is half the way."""
+        """Whether batches come as float32 mV; where they travel, from a worker or to a GPU, int16 is half the way."""
         self._memory = BatchMemory()
         self.leads = [_places(signal, store.stored.leads) for store in self.stores.stores]
 
@@ -51,6 +51,19 @@ class ECGDataset(Dataset[Batch]):
         """Reads from memory, or leaves the windows of these records to be cut on the device; by default the stores."""
         self.in_memory, self.on_device = in_memory, on_device
         self.__dict__.pop("_views", None)
+
+    @property
+    def windows_move(self) -> bool:
+        """Whether another window of a record may be cut in each epoch."""
+        longer = self.stores.stored.num_time_points > self.signal.window_points
+        return self.training and longer and self.signal.windows.train != "centre"
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of a record over all epochs; 0 where training draws one anew in each."""
+        if self.training:
+            return self.fixed_windows if self.windows_move else 1
+        return len(self.signal.windows.evaluation_starts(self.stores.stored.num_time_points, self.signal.window_points))
 
     def __len__(self) -> int:
         return self.stores.num_records

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from ecg_lightning.data.datamodule import PTBXLDataModule
+from ecg_lightning.data.labelled_blocks import NoLabels
 from ecg_lightning.data.labels import SPLITS
 from ecg_lightning.data.residency import Residency
 from ecg_lightning.data.sampler import SHUFFLE_RECORDS
-from ecg_lightning.data.splits import NoLabels
 from ecg_lightning.data.trained_on import PTBXL, source_name
 from ecg_lightning.errors import UsageError, joined
 

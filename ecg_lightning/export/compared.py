@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.formats import Layout, find_recordings
+from ecg_lightning.data.labelled_blocks import NoLabels
 from ecg_lightning.data.reading import Job, read_records
 from ecg_lightning.data.sampler import Request
-from ecg_lightning.data.splits import NoLabels
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError, joined
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.data.dataset import ECGDataset
+from ecg_lightning.data.labelled_blocks import TaskLabels
 from ecg_lightning.data.labels import UNKNOWN_LABEL
 from ecg_lightning.data.sampler import Request, Rows
-from ecg_lightning.data.splits import Split, TaskLabels
+from ecg_lightning.data.splits import Split
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.data.unlabelled import UnlabelledECGs
 from ecg_lightning.errors import UsageError

@@ -15,8 +15,8 @@ from ecg_lightning.backbones import ECGFounder, ViT
 from ecg_lightning.chains import Crop, Standardise, ZScore, run_batch_chain
 from ecg_lightning.data.datamodule import PTBXLDataModule
 from ecg_lightning.data.dataset import ECGDataset
+from ecg_lightning.data.labelled_blocks import TaskLabels
 from ecg_lightning.data.prepare import prepare
-from ecg_lightning.data.splits import TaskLabels
 from ecg_lightning.data.store import Store
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError, UsageError

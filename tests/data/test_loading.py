@@ -12,9 +12,9 @@ from processes import signal_from_elsewhere
 from torch.utils.data import DataLoader
 
 from ecg_lightning.data.dataset import ECGDataset
+from ecg_lightning.data.labelled_blocks import TaskLabels
 from ecg_lightning.data.loading import batch_loader
 from ecg_lightning.data.sampler import Request
-from ecg_lightning.data.splits import TaskLabels
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.signals import SignalSpec
 

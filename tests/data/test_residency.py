@@ -128,6 +128,18 @@ def test_each_process_of_a_fit_gets_its_part_wherever_the_signals_lie(tiny_store
     assert_same_wherever(where, tiny_store, CUT, rank=rank, world_size=2)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("where", ["memmap", "memory"])
+def test_a_worker_hands_over_int16_and_the_network_gets_the_same_bits(tiny_store, where, precision):
+    spec = SignalSpec(100, 250, chain=(Crop(), ZScore()))
+    network = tiny_classifier(tiny_vit()).to(precision)
+    alone, helped = (data_in(where, tiny_store, spec, network=network, num_workers=number) for number in (0, 1))
+    assert next(iter(helped.val_dataloader()))["ecg"].dtype == torch.int16  # half of what mV would be
+    assert next(iter(alone.val_dataloader()))["ecg"].dtype == torch.float32
+    assert_same(all_batches(helped), all_batches(alone))
+
+
 # Python 3.12 and later, where a fork follows threads; the worker touches no lock of theirs.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 @ELSEWHERE

@@ -11,9 +11,10 @@ from tiny import of_lightning_cli, tiny_data
 
 from ecg_lightning.chains import Bandpass
 from ecg_lightning.cli import main
-from ecg_lightning.data import splits
+from ecg_lightning.data import labelled_blocks
+from ecg_lightning.data.labelled_blocks import TaskLabels
 from ecg_lightning.data.labels import Statements
-from ecg_lightning.data.splits import Split, TaskLabels
+from ecg_lightning.data.splits import Split
 from ecg_lightning.data.store import Store
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError, UsageError
@@ -173,7 +174,7 @@ def test_a_large_store_is_checked_block_by_block_where_it_is_read(in_blocks, tmp
 
 
 def test_labels_of_few_blocks_stay_in_memory(in_blocks, tiny_store, monkeypatch):
-    monkeypatch.setattr(splits, "_BLOCKS_IN_MEMORY", 3)
+    monkeypatch.setattr(labelled_blocks, "_BLOCKS_IN_MEMORY", 3)
     labels, whole = TaskLabels(StoreSet(in_blocks), "form"), TaskLabels(StoreSet(tiny_store), "form")
     rows = np.random.default_rng(0).permutation(80)
     for one, other in zip(labels.of(rows), whole.of(rows), strict=True):

@@ -7,8 +7,8 @@ from tiny import tiny_data
 
 from ecg_lightning.data import window_starts
 from ecg_lightning.data.dataset import ECGDataset
+from ecg_lightning.data.labelled_blocks import TaskLabels
 from ecg_lightning.data.sampler import Request
-from ecg_lightning.data.splits import TaskLabels
 from ecg_lightning.data.store import Store
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.signals import SignalSpec, Windows

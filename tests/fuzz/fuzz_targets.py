@@ -14,11 +14,12 @@ import numpy as np
 from ecg_lightning.backbones import Backbone, HuBERTECGSmall, ViT, load_weights
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.formats import Layout, read_recording
+from ecg_lightning.data.labelled_blocks import TaskLabels
 from ecg_lightning.data.labels import label_counts
 from ecg_lightning.data.ptbxl import STATEMENTS, TABLE, read_table
 from ecg_lightning.data.record import header_length, read_record, read_whole_record
 from ecg_lightning.data.sampler import Request
-from ecg_lightning.data.splits import Split, TaskLabels
+from ecg_lightning.data.splits import Split
 from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError
 from ecg_lightning.evaluate.predictions import Predictions
