@@ -4,11 +4,11 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.context import BaseContext
-from multiprocessing.forkserver import ensure_running
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.sampler import Request
 from ecg_lightning.data.workers import end_with_parent
 
-STARTED_WITH = ["ecg_lightning.data.worker_start"]
+STARTED_WITH = ["ecg_lightning.data.loading"]
 """What the process that starts the workers imports, once for all of them."""
 
 
@@ -46,17 +46,32 @@ def worker_context(num_processes: int) -> BaseContext | None:
 def make_ready(num_workers: int, num_processes: int) -> None:
     """Starts in the background, where it is needed, the process that workers are forked from: it takes seconds.
 
-    With it comes Python's own that tidies up behind a process that ends at once, as behind a signal, and would say so.
+    It stays when a whole group of processes receives a signal, as its workers do, and ends with the process that
+    trains. With it comes Python's own that tidies up behind a process that ends at once, as behind a signal, and would
+    say so.
     """
-    if num_workers and worker_context(num_processes) is not None:
-        before = os.environ.get("PYTHONWARNINGS")
-        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
-        try:
-            ensure_running()
-        finally:
-            os.environ.pop("PYTHONWARNINGS")
-            if before is not None:
-                os.environ["PYTHONWARNINGS"] = before
+    if not num_workers or worker_context(num_processes) is None:
+        return
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
+    try:
+        resource_tracker.ensure_running()  # first: it lets signals through again
+        with _held_back(signal.SIGTERM, signal.SIGUSR1):  # for good in what is started here; SIGINT it leaves alone
+            forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONWARNINGS")
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+@contextmanager
+def _held_back(*numbers: signal.Signals) -> Iterator[None]:
+    """Signals that come meanwhile are heeded behind it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def batch_loader(
@@ -78,6 +93,7 @@ def batch_loader(
         num_processes: that train together.
         pin_memory: copies batches to where a GPU fetches them from.
     """
+    make_ready(num_workers, num_processes)
     return DataLoader(
         dataset,
         batch_sampler=batches,  # type: ignore[arg-type]

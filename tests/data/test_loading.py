@@ -2,6 +2,7 @@
 
 import random
 import signal
+from multiprocessing import forkserver
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,18 @@ def test_a_worker_heeds_its_own_process_alone(num_processes: int) -> None:
     worker.terminate()
     worker.join(10)
     assert worker.exitcode == 0
+
+
+def test_the_process_that_starts_workers_stays_through_signals_to_the_group() -> None:
+    assert [*loader(Locked(), [[0]], num_processes=2)] == [True]
+    starter = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal_from_elsewhere(starter, number)
+    assert [*loader(Locked(), [[0]], num_processes=2)] == [True]
+    assert forkserver._forkserver._forkserver_pid == starter  # type: ignore[attr-defined]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()).isdisjoint(
+        {signal.SIGTERM, signal.SIGUSR1}
+    )  # here they are heeded
 
 
 class Drawing:
