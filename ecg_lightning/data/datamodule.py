@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from ecg_lightning.chains import run_batch_chain
+from ecg_lightning.data.batch_memory import BatchMemory
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.labelled_blocks import NoLabels, TaskLabels
@@ -98,6 +99,7 @@ class PTBXLDataModule(LightningDataModule):
         self.signal: SignalSpec | None = None
         self._datasets: dict[str, ECGDataset] = {}
         self._on_device: Resident | None = None
+        self._memory = BatchMemory()
         self._splits = Splits(
             self.task_labels,
             self.folds,
@@ -276,13 +278,21 @@ class PTBXLDataModule(LightningDataModule):
             batch["ecg"] = self._on_device.windows(batch.pop("cuts"))
         if "ecg" in batch:
             assert self.signal is not None
-            ecg, wanted = batch["ecg"], self._dtype()
+            wanted = self._dtype()
             precise = torch.float64 if wanted == torch.float64 else torch.float32
-            if ecg.dtype == torch.int16:
-                single = ecg.device.type == "cpu"  # as the loader makes its mV there, whatever the network's precision
-                ecg = ecg.to(torch.float32 if single else precise).mul_(self.stores.stores[0].millivolts_per_unit)
+            ecg = self._millivolts(batch["ecg"], precise)
             batch["ecg"] = run_batch_chain(self.signal.batch_chain, ecg.to(precise)).to(wanted)
         return batch
+
+    def _millivolts(self, ecg: torch.Tensor, precise: torch.dtype) -> torch.Tensor:
+        """Windows as they came; on the CPU as the loader makes its mV, whatever the network's precision."""
+        unit = self.stores.stores[0].millivolts_per_unit
+        if ecg.dtype != torch.int16:
+            return ecg
+        if ecg.device.type != "cpu":
+            return ecg.to(precise).mul_(unit)
+        millivolts = self._memory.empty(ecg.shape, np.float32)
+        return torch.from_numpy(np.multiply(ecg.numpy(), np.float32(unit), out=millivolts))
 
     def _dtype(self) -> torch.dtype:
         if self.trainer is None or self.trainer.lightning_module is None:
