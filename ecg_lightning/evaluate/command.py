@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ecg_lightning.errors import InputError, UsageError
 from ecg_lightning.evaluate.alignment import aligned
+from ecg_lightning.evaluate.averaging import averaged
 from ecg_lightning.evaluate.compare import Comparison, compare
 from ecg_lightning.evaluate.evaluation import Evaluation, Options
 from ecg_lightning.evaluate.inputs import Given, read_given
@@ -23,6 +24,7 @@ def evaluate(
     predictions: list[str],
     validation: list[str] | None = None,
     against: list[str] | None = None,
+    average: bool = False,
     draws: int = 1000,
     permutations: int | None = None,
     seed: int = 0,
@@ -46,6 +48,7 @@ def evaluate(
         validation: predictions of the same models on validation, one file each, for thresholds and temperature; of a
             run its own, if left out.
         against: runs or files of another model on the same records, as many: paired bootstrap and permutation test.
+        average: judge the mean of the seeds' probabilities as one model, and that of --against.
         draws: of the bootstrap.
         permutations: of the test; 1,000, or 40 a label where that is more, if left out.
         seed: of draws and permutations.
@@ -66,12 +69,11 @@ def evaluate(
         raise UsageError(f"--permutations is {permutations}, it must be 100 or more")
     given = read_given(predictions, validation)
     other = read_given(against) if against is not None else []
+    _refuse_partly_validated(given)
+    if average:
+        given = [averaged(given, "--predictions")]
+        other = [averaged(other, "--against")] if other else []
     valid = [one.validation for one in given if one.validation is not None]
-    if valid and len(valid) < len(given):
-        without = ", ".join(one.name for one in given if one.validation is None)
-        raise InputError(
-            f"no validation for {without}, but for others: write it with `ecg-lightning validate --run RUN`"
-        )
     names = [one.name for one in given]
     evaluation = judge([one.predictions for one in given], valid, options, names=names)
     notes = tuple(one.note for one in given if one.note)
@@ -87,6 +89,14 @@ def evaluate(
     for path, written in files.items():
         write_json(path, written)
     _tell(evaluation, comparison, content, list(files), labels=labels, json=json)
+
+
+def _refuse_partly_validated(given: list[Given]) -> None:
+    without = [one.name for one in given if one.validation is None]
+    if without and len(without) < len(given):
+        raise InputError(
+            f"no validation for {', '.join(without)}, but for others: write it with `ecg-lightning validate --run RUN`"
+        )
 
 
 def _compare(evaluation: Evaluation, given: list[Given], other: list[Given], permutations: int | None) -> Comparison:
