@@ -283,7 +283,8 @@ def test_a_run_on_ptbxl_is_tested_on_the_challenges_records(shared, tmp_path, ca
     assert main(fit) == 0
     other = str(tmp_path / "cinc.h5")
     assert main(["prepare", "--source", str(shared / "cinc2021"), "--output", other, "--fold", "10"]) == 0
-    assert main(["test", *run, "--data.store", other, "--data.test_folds=[10]"]) == 0
+    no_others = ("--data.train_folds=[]", "--data.val_folds=[]")  # `test` reads neither
+    assert main(["test", *run, "--data.store", other, "--data.test_folds=[10]", *no_others]) == 0
     metrics = json.loads((tmp_path / "run" / "metrics_test-cinc.json").read_text())
     assert (metrics["num_records"], metrics["num_labels"]) == (18, 2)
     assert metrics["labels"]["NORM"] == {"positives": 0, "known": 0, "auroc": None, "auprc": None}

@@ -50,7 +50,7 @@ class PTBXLDataModule(LightningDataModule):
         batch_size: records of a global batch, split over the processes.
         train_folds: values of strat_fold to train on.
         val_folds: to validate on.
-        test_folds: to test on; read by `test` alone.
+        test_folds: to test on; read by `test` alone. A split that a command does not read may be `[]`.
         weights: of the entries of `store` in training: how often their records are drawn, whatever their number.
         shuffle_records: records that are mixed at a time; a data set up to this size is shuffled as a whole.
         train_fraction: share of the training patients that is used; a smaller share lies inside a larger one.
@@ -64,9 +64,6 @@ class PTBXLDataModule(LightningDataModule):
             of several processes in place of `memory`. The batches are the same.
         seed: of the order, the random windows and the fraction (linked from seed_everything on the command line).
     """
-
-    _may_be_empty: tuple[str, ...] = ()
-    """Splits."""
 
     def __init__(
         self,
@@ -113,7 +110,7 @@ class PTBXLDataModule(LightningDataModule):
         return TaskLabels(self.stores, self.task, self.min_likelihood)
 
     def _check(self) -> None:
-        check_folds(self.folds, self._may_be_empty)
+        check_folds(self.folds)
         if not 0 <= self.min_likelihood <= 100:
             raise UsageError(f"data.min_likelihood is {self.min_likelihood}, it must lie in 0..100")
         if self.num_workers < 0:
@@ -194,6 +191,7 @@ class PTBXLDataModule(LightningDataModule):
 
         Raises:
             InputError: when there is none.
+            UsageError: where no fold is named for it.
         """
         return self._splits.of(name, source)
 

@@ -1,6 +1,6 @@
 """The records of the splits, found a block at a time: never all of them, unless all are asked for."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -131,7 +131,10 @@ class Splits:
 
         Raises:
             InputError: when there is none.
+            UsageError: where no fold is named for it: a split that nothing asks for may be empty.
         """
+        if not self.folds[name]:
+            raise UsageError(f"data.{name}_folds is empty: name at least one fold, such as --data.{name}_folds [9]")
         if (name, source) not in self._found:
             found = Split(self.task_labels, self.folds[name], self.only_labelled, source)
             if name == "train" and self.train_fraction < 1:
@@ -157,11 +160,8 @@ class Splits:
         return f"{name}: {len(found)} records of fold(s) {', '.join(map(str, folds))}{note}"
 
 
-def check_folds(folds: Folds, may_be_empty: Sequence[str] = ()) -> None:
-    """Raises UsageError for a split without a fold, and for a fold in two splits."""
-    for name, values in folds.items():
-        if not values and name not in may_be_empty:
-            raise UsageError(f"data.{name}_folds is empty: name at least one fold, such as --data.{name}_folds [9]")
+def check_folds(folds: Folds) -> None:
+    """Raises UsageError for a fold in two splits."""
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         common = sorted(set(folds[one]) & set(folds[other]))
         if common:

@@ -29,8 +29,6 @@ class UnlabelledECGs(PTBXLDataModule):
         seed: of the order and the random windows (linked from seed_everything on the command line).
     """
 
-    _may_be_empty = ("test",)
-
     def __init__(
         self,
         stores: list[str] | str,

@@ -73,6 +73,15 @@ def test_an_empty_split_is_refused_with_the_folds_that_there_are(tiny_store):
         data.rows("val")
 
 
+@pytest.mark.parametrize(("named", "empty"), [("test", "train"), ("test", "val"), ("train", "test")])
+def test_a_split_that_nothing_asks_for_needs_no_fold(tiny_store, named, empty):
+    folds = {"train_folds": [], "val_folds": [], "test_folds": []} | {f"{named}_folds": range(1, 11)}
+    data = tiny_data(tiny_store, **folds, keep="all")
+    assert len(data.rows(named)) == 80
+    with pytest.raises(UsageError, match=rf"data\.{empty}_folds is empty: name at least one fold"):
+        data.rows(empty)
+
+
 @pytest.fixture(scope="module")
 def partly_labelled(make_ptbxl, tmp_path_factory):
     """40 records, of which number 3 and 9 (folds 3 and 9) carry a rhythm alone."""

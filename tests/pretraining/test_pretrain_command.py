@@ -136,7 +136,7 @@ def test_an_archive_that_nothing_is_tested_on_leaves_no_fold_alone(tiny_store):
     data.use_signal(SignalSpec(100, 1000))
     assert len(data.rows("train")) + len(data.rows("val")) == data.stores.num_records
     with pytest.raises(UsageError, match=r"data\.val_folds is empty: name at least one fold"):
-        UnlabelledECGs(str(tiny_store), **folds, val_folds=())
+        UnlabelledECGs(str(tiny_store), **folds, val_folds=()).rows("val")
 
 
 def test_stores_without_a_common_task_are_mixed_by_weight(tiny_store, tmp_path):
