@@ -14,6 +14,10 @@ PAST = "refused: "
 _OTHER_RUN = PAST + "the run was trained with it from its first step"
 _ROUNDING = "the same steps, rounded otherwise"
 _NOTHING = "none on the weights"
+_SAME_STORE = "none: the content is the same"
+_FIGURES_ELSEWHERE, _FIGURES_OFTEN = "figures go elsewhere", "figures more or less often"
+_FOLLOWS = "follows from the phases"
+_OF_NO_MATTER = {_ROUNDING, _NOTHING, _SAME_STORE, _FIGURES_ELSEWHERE, _FIGURES_OFTEN, _FOLLOWS}
 # The first that a name begins with says what a change does; the longest stand first where they overlap.
 _EFFECTS: Sequence[tuple[str, str]] = (
     ("seed_everything", _OTHER_RUN),
@@ -26,7 +30,7 @@ _EFFECTS: Sequence[tuple[str, str]] = (
     ("data.train_fraction", PAST + "records would be trained on that were left out so far, or the reverse"),
     ("data.min_likelihood", PAST + "it makes other labels"),
     ("data.keep", PAST + "it makes another set of records"),
-    ("data.store", "none: the content is the same"),
+    ("data.store", _SAME_STORE),
     ("data.batch_size", "other batches, and steps per epoch, from here on"),
     ("data.shuffle_records", "another order from here on"),
     ("data.weights", "another mixture from here on"),
@@ -48,12 +52,12 @@ _EFFECTS: Sequence[tuple[str, str]] = (
     ("trainer.sync_batchnorm", "other statistics from here on, on several processes"),
     ("trainer.accumulate_grad_batches", "fewer or more steps per epoch from here on"),
     ("trainer.gradient_clip", "other steps from here on"),
-    ("trainer.max_epochs", "follows from the phases"),
+    ("trainer.max_epochs", _FOLLOWS),
     ("trainer.max_time", _NOTHING),
-    ("trainer.logger", "figures go elsewhere"),
+    ("trainer.logger", _FIGURES_ELSEWHERE),
     ("trainer.callbacks", "whatever they do, from here on"),
     ("trainer.enable", _NOTHING),
-    ("trainer.log_every_n_steps", "figures more or less often"),
+    ("trainer.log_every_n_steps", _FIGURES_OFTEN),
     ("trainer.limit_train_batches", "shorter or longer epochs from here on"),
     ("trainer.limit_val_batches", "scores of another number of records from here on"),
     ("trainer", "as Lightning has it, from here on"),
@@ -103,6 +107,26 @@ def refuse_past(found: Sequence[Difference]) -> None:
     if refused:
         raise UsageError(
             f"the run cannot go on so: {'; '.join(refused)}: take it back, or start anew under another --run"
+        )
+
+
+def refuse_on_complete(was: Mapping[str, Any], now: Mapping[str, Any], num_epochs: int) -> None:
+    """Refuses what a run would have been trained by, were it not complete: it would have no effect, and seem to have.
+
+    Args:
+        was: the run's config.
+        now: of this call.
+        num_epochs: of the run.
+
+    Raises:
+        UsageError: naming all of it, with both sides.
+    """
+    found = differences(was, now, Position(num_epochs, 0))
+    if asked := [one for one in found if one.effect not in _OF_NO_MATTER]:
+        told = "; ".join(f"{one.name} was {_shown(one.was)}, is {_shown(one.now)}" for one in asked)
+        raise UsageError(
+            f"the run is complete, so nothing would be trained by what is asked now: {told}: take it back, or choose "
+            "another --run"
         )
 
 

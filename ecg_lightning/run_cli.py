@@ -22,8 +22,10 @@ from ecg_lightning.checkpointing import AtomicCheckpointIO, RunCheckpoints
 from ecg_lightning.classifier import ECGClassifier
 from ecg_lightning.config_names import config_folder, settled_arguments
 from ecg_lightning.data.datamodule import PTBXLDataModule
+from ecg_lightning.data.store_set import StoreSet
 from ecg_lightning.errors import InputError, UsageError, joined
 from ecg_lightning.post_training import PostTraining
+from ecg_lightning.resuming import refuse_on_complete
 from ecg_lightning.runs import Resume, RunFolder
 from ecg_lightning.screen import LossBar
 from ecg_lightning.strategies import check_strategy, check_trainer
@@ -152,22 +154,38 @@ class RunCLI(LightningCLI):
                 logger.init_args.folder = str(self.run_folder.path)
 
     def _nothing_left(self) -> bool:
-        """Whether `--resume auto` meets a run that is complete with these very phases.
+        """Whether `--resume auto` meets a run that is complete, and as it is asked for.
 
         Raises:
-            UsageError: when it asks for more epochs than the run has: its schedules ended with the last one.
+            UsageError: when it asks for another run, or for more epochs: its schedules ended with the last one.
         """
         if self.config.resume != "auto" or self.run_folder.state != "complete":
             return False
         done = yaml.safe_load(self.run_folder.config.read_text())
         for name in self.lengths:
             asked, trained = self.config[name], reduce(getitem, name.split("."), done)
-            if asked != trained:
+            if trained is not None and asked != trained:
                 raise UsageError(
                     f"{name} is {asked}, the run is complete with {trained}, and its learning rates have run out: "
                     "choose another --run"
                 )
+        self.pin_weights()
+        now = yaml.safe_load(self.run_config())
+        self._refuse_another_store(done["data"], now["data"])
+        refuse_on_complete(done, now, sum(reduce(getitem, name.split("."), done) for name in self.lengths))
         return True
+
+    def _refuse_another_store(self, was: dict[str, Any], now: dict[str, Any]) -> None:
+        """A store may have moved; without a flag nobody asks for another, and it may be gone."""
+        name = "store" if "store" in now else "stores"
+        if was.get(name) == now[name]:
+            return
+        trained, asked = self.run_folder.store_sha256, StoreSet(now[name]).sha256
+        if trained is not None and asked != trained:
+            raise UsageError(
+                f"the run is complete, trained on a store of sha256 {trained[:12]}, data.{name} {now[name]} is of "
+                f"{asked[:12]}: take it back, or choose another --run"
+            )
 
     def instantiate_classes(self) -> None:
         """Gives the folder back as it was found when the config cannot be built."""

@@ -1,10 +1,12 @@
 """What a finished run holds, and what may be done with it."""
 
 import re
+import shutil
 
 import pytest
 import yaml
 from command_line import SHORT, TINY, called
+from shards import part_of
 from tiny import of_lightning_cli
 
 from ecg_lightning.cli import main
@@ -120,6 +122,44 @@ def test_a_run_that_is_there_is_named_before_its_flags_are_missed(capsys, finish
     assert code == 1
     assert "holds a run already (complete)" in err
     assert "ecg-lightning test --run" in err
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--data.task=rhythm", "--seed_everything=7", "--data.train_folds=[1, 2]", "--data.test_folds=[8]"),
+        *("--data.batch_size=3", "--post_training.drop_path_rate=0.5", "--post_training.probe.learning_rate=1.0"),
+        *("--model.backbone.depth=5", "--trainer.precision=64-true"),
+    ],
+)
+def test_a_complete_run_is_no_success_for_who_asks_for_another(capsys, finished, flag):
+    before = (finished / "config.yaml").read_bytes()
+    code, _, err = called(capsys, "fit", "--run", finished, "--resume", "auto", flag)
+    assert code == 2
+    assert "the run is complete, so nothing would be trained by what is asked now: " in err
+    assert flag.removeprefix("--").partition("=")[0] in err.replace("init_args.", "")
+    assert err.rstrip().endswith("take it back, or choose another --run")
+    assert (finished / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("flag", ["--trainer.max_time=00:00:10:00", "--data.num_workers=1", "--trainer.devices=1"])
+def test_what_is_of_no_matter_to_a_complete_run_may_be_asked_for(capsys, finished, flag):
+    assert called(capsys, "fit", "--run", finished, "--resume", "auto", flag)[0] == 0
+
+
+def test_a_complete_run_goes_with_its_store_by_content_and_without_it(capsys, finished, tiny_store, tmp_path):
+    moved, other, gone = (tmp_path / name for name in ("moved.h5", "other.h5", "gone.h5"))
+    shutil.copyfile(tiny_store, moved)
+    part_of(tiny_store, other, range(0, 80, 2))
+    resumed = ("fit", "--run", finished, "--resume", "auto")
+    assert called(capsys, *resumed, "--data.store", moved)[0] == 0
+    code, _, err = called(capsys, *resumed, "--data.store", other)
+    assert code == 2
+    assert "the run is complete, trained on a store of sha256 " in err
+    assert str(other) in err
+    code, _, err = called(capsys, *resumed, "--data.store", gone)
+    assert code == 1
+    assert str(gone) in err
 
 
 def test_a_complete_run_takes_no_more_epochs(capsys, finished):

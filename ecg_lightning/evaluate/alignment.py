@@ -14,7 +14,8 @@ def aligned(first: Predictions, other: Predictions, names: tuple[str, str]) -> P
     """``other`` with its records and labels in the order of ``first``.
 
     Raises:
-        InputError: where they are not of the same records, patients, tasks, labels or label values, with both sides.
+        InputError: where they are not of the same records, patients, splits, tasks, labels or label values, with both
+            sides.
     """
     problems = _differing_sets(
         "labels", first.label_names, other.label_names, names, hint="evaluate models of one task together"
@@ -25,12 +26,26 @@ def aligned(first: Predictions, other: Predictions, names: tuple[str, str]) -> P
     tasks = first.meta.get("task"), other.meta.get("task")
     if None not in tasks and tasks[0] != tasks[1]:
         problems.insert(0, f"{names[0]} is of task {tasks[0]}, {names[1]} of {tasks[1]}")
+    if split := _differing_splits(first, other, names):
+        problems.insert(0, split)
     if problems:
         raise InputError(f"{names[0]} and {names[1]} cannot be compared: {joined(problems)}")
     other = _reordered(first, other)
     if problems := _differing_values(first, other, names):
         raise InputError(f"{names[0]} and {names[1]} cannot be compared: {joined(problems)}")
     return other
+
+
+def _differing_splits(first: Predictions, other: Predictions, names: tuple[str, str]) -> str:
+    """A network was chosen on its validation records, and looks better on them than on records that test it."""
+    splits = [one.meta.get("split") for one in (first, other)]
+    if None in splits or splits[0] == splits[1]:
+        return ""
+    untested = names[splits.index("val")] if "val" in splits else names[1]
+    return (
+        f"{names[0]} is of its split {splits[0]}, {names[1]} of {splits[1]}: where {untested} has not been tested, "
+        "write it with `ecg-lightning test --run RUN`, or name both predictions/val.npz"
+    )
 
 
 def check_validation(test: Predictions, validation: Predictions, names: tuple[str, str]) -> Predictions:

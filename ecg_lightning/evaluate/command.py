@@ -76,7 +76,7 @@ def evaluate(
     valid = [one.validation for one in given if one.validation is not None]
     names = [one.name for one in given]
     evaluation = judge([one.predictions for one in given], valid, options, names=names)
-    notes = tuple(one.note for one in given if one.note)
+    notes = tuple(one.note for one in (*given, *other) if one.note)
     comparison = _compare(evaluation, given, other, permutations) if other else None
     evaluation = replace(
         evaluation,

@@ -182,3 +182,23 @@ def test_models_of_two_protocols_are_never_compared(capsys, here):
     code, _, err = called(capsys, "slices.npz", "--against", "tasks.npz")
     assert code == 1
     assert "slices.npz is of protocol all71_slices, tasks.npz of per_task: they are never compared" in err
+
+
+@pytest.mark.parametrize(("first", "other"), [("tested", "untested"), ("untested", "tested")])
+def test_a_run_is_not_held_against_one_that_was_never_tested_on_these_records(capsys, here, first, other):
+    """What validates one may test another: a network was chosen on the former, and looks better there."""
+    write_run(here, "tested", split=("test",))
+    predicted(100, model=1, **{**HASH, "split": "val"}).save(here / "untested" / "predictions" / "val.npz")
+    code, _, err = called(capsys, first, "--against", other)
+    assert code == 1
+    assert "where untested has not been tested, write it with `ecg-lightning test --run RUN`" in err
+    assert not [*here.glob("*/*.json")]
+
+
+def test_two_runs_that_were_never_tested_are_compared_on_validation_and_both_are_told(capsys, here):
+    for model, name in enumerate(("one", "other")):
+        predicted(100, model=model, **{**HASH, "split": "val"}).save(here / name / "predictions" / "val.npz")
+    code, out, _ = called(capsys, "one", "--against", "other")
+    assert code == 0
+    for name in ("one", "other"):
+        assert f"{name} has no predictions/test.npz yet" in out.replace("\n", " ")
