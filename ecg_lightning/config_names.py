@@ -1,5 +1,6 @@
 """Shipped configs by name (``recipe/default``), and registry names for backbones, before LightningCLI parses them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ _GRIDS = "experiment/"
 _LAUNCHED = {"cluster/slurm": "sbatch {}.sbatch", "cluster/skypilot": "sky jobs launch {}.yaml"}
 """Files for launchers, and how to launch them; they start `fit`, and are no part of its config."""
 _GROUPS = ("model", "data", "trainer", "post_training", "pretraining")
+_LISTS_OF_FOLDS = {f"--data.{split}_folds" for split in ("train", "val", "test")}
 _INSTEAD = {
     "--trainer.max_epochs": "is the sum of post_training.probe.epochs and post_training.fine_tune.epochs: set those",
     "--trainer.fast_dev_run": "leaves the phases out; for a quick try set --trainer.limit_train_batches 2 "
@@ -101,9 +103,16 @@ def settled_arguments(arguments: Sequence[str]) -> list[str]:
             flags += [flag, _class_path(next(rest, ""))]
         elif flag == "--model.backbone":
             flags += [flag, _class_path(value)]
+        elif flag in _LISTS_OF_FOLDS:
+            flags += [flag, _as_list(value if equals else next(rest, ""))]
         else:
             flags.append(argument)
     return configs + flags
+
+
+def _as_list(folds: str) -> str:
+    """``9`` and ``1,2,3`` mean ``[9]`` and ``[1,2,3]``."""
+    return f"[{folds}]" if re.fullmatch(r"\s*\d+(\s*,\s*\d+)*\s*", folds) else folds
 
 
 def _class_path(name: str) -> str:

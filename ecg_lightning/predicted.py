@@ -124,7 +124,9 @@ class Outputs:
                 f"--output {self.path}: the run has labels called as columns of the csv, {', '.join(sorted(taken))}: "
                 f"--output {self.path.stem}.npz"
             )
-        files = [self.path, self.origin, self.failed, *self.pictures(records)]
+        files = [self.path, self.origin, *self.pictures(records)]
+        if self.path.exists():  # else it is what a call left that predicted nothing, and this one does better
+            files.append(self.failed)
         if there := [str(path) for path in files if path.exists() and not self.overwrite]:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
             raise InputError(f"{there[0]}{more}: there already; name another file, or replace it with --overwrite")

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import reduce
 from itertools import pairwise
 from operator import getitem
@@ -70,7 +71,7 @@ class RunCLI(LightningCLI):
     """Of the arguments that say how it is trained."""
 
     def __init__(self, command: str, arguments: Sequence[str]) -> None:
-        self.command = command
+        self.command, self.given = command, " ".join(arguments)
         self.nothing_left = False
         self.run_folder = RunFolder(value_of("--run", arguments) or "")
         with warnings.catch_warnings():
@@ -133,11 +134,24 @@ class RunCLI(LightningCLI):
             given = [Path(value) for flag, value in pairwise(args) if flag == "--config"]
             configs = [str(path) for path in given if not path.is_relative_to(config_folder())]
             places = f" in {', '.join(configs)} or a flag" if configs else ""
+            meant = self._meant(str(error), parser)
             raise UsageError(
-                f"{str(error).strip()}{places}\n(`ecg-lightning {self.command} --help` lists what it takes)"
+                f"{str(error).strip()}{places}{meant}\n(`ecg-lightning {self.command} --help` lists what it takes)"
             ) from None
         if problems := _problems_of(self.config):
             raise UsageError(f"{joined(problems)}: change these flags, or the config that sets them")
+
+    def _meant(self, problem: str, parser: LightningArgumentParser) -> str:
+        """What else was probably meant: another flag, another run."""
+        known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+        hints = []
+        for flag in re.findall(r"(--[^\s=]+)", problem) if "nrecognized arguments" in problem else ():
+            last = [option for option in known if option.rpartition(".")[2] == flag.removeprefix("--")]
+            if close := get_close_matches(flag, known, n=1, cutoff=0.8) or last[:1]:
+                hints.append(f"for {flag} there is {close[0]}")
+        if "arguments are required" in problem and "--resume" in self.given and not self.run_folder.config.exists():
+            hints.append(f"{self.run_folder.path} holds no run yet: the first call names all that it is made of")
+        return "".join(f"; {hint}" for hint in hints)
 
     def before_instantiate_classes(self) -> None:
         """Takes the run folder before anything can write into it, and tells the tracker where it is."""

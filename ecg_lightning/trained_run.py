@@ -1,5 +1,6 @@
 """A trained run, ready to be asked: its network by config and checkpoint alone, without the store it learnt from."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from copy import copy
@@ -29,6 +30,8 @@ from ecg_lightning.yaml_files import read_mapping
 
 if TYPE_CHECKING:
     from ecg_lightning.data.formats import Layout
+
+log = logging.getLogger(__name__)
 
 
 class TrainedRun:
@@ -201,7 +204,13 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str = "
         InputError: for a damaged checkpoint, or one of another network.
     """
     run = existing_run(path)
-    return TrainedRun(run, run.readable_checkpoint(checkpoint), checked_device(device))
+    chosen = run.readable_checkpoint(checkpoint)
+    if run.state != "complete":
+        log.warning(
+            "%s is not complete: what follows is of %s; go on with: ecg-lightning fit --run %s --resume auto",
+            run.path, chosen.name, run.path,
+        )  # fmt: skip
+    return TrainedRun(run, chosen, checked_device(device))
 
 
 def _config_of(run: RunFolder) -> dict[str, Any]:

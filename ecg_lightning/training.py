@@ -204,6 +204,7 @@ def _judge_best(cli: RunCLI) -> None:
     cli.trainer.loggers = []  # the epoch's own validation has logged these figures
     cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=best, verbose=False, weights_only=True)
     write_results(cli.run_folder, "val", cli.trainer, best)
+    log.info("that is %s, the best of its epochs; next: ecg-lightning test --run %s", best.name, cli.run_folder.path)
     for tracker in _trackers(cli):
         tracker.log_label_table("val", cli.model.scores)
 

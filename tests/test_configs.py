@@ -84,6 +84,17 @@ def test_a_flag_wins_over_a_config_wherever_it_stands(capsys, flag, first):
 
 
 @pytest.mark.parametrize(
+    ("spelled", "folds"), [("8", [8]), ("[8]", [8]), ("1,2,3", [1, 2, 3]), ("1, 2", [1, 2]), ("[]", [])]
+)
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_folds_are_a_number_numbers_or_a_list(capsys, spelled, folds, joined, split):
+    flag = f"--data.{split}_folds"
+    config = parsed(capsys, "--model.backbone=vit", *([f"{flag}={spelled}"] if joined else [flag, spelled]))
+    assert config["data"][f"{split}_folds"] == folds
+
+
+@pytest.mark.parametrize(
     "spelled", [["--model.backbone", "vit"], ["--model.backbone=vit"], ["--model.backbone", "ViT"]]
 )
 def test_a_backbone_is_named_as_in_the_registry_or_by_its_class(capsys, spelled):

@@ -59,6 +59,11 @@ def test_resuming_a_complete_run_is_a_success_that_does_nothing(capsys, finished
     assert (finished / "metrics.csv").read_text() == before
 
 
+def test_a_fit_ends_with_what_was_judged_and_what_comes_next(finished):
+    said = (finished / "log.txt").read_text()
+    assert f"that is finetune-best.ckpt, the best of its epochs; next: ecg-lightning test --run {finished}" in said
+
+
 def test_testing_a_run_writes_its_predictions_once(capsys, finished):
     code, out, _ = called(capsys, "test", "--run", finished, "--trainer.enable_progress_bar=false")
     assert code == 0

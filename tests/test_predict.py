@@ -120,6 +120,9 @@ def test_no_good_record_leaves_no_table_of_predictions(plain_run, tmp_path, caps
     assert main(["predict", "--run", str(plain_run), *arguments]) == 1
     assert sorted(file.name for file in tmp_path.iterdir()) == ["p.csv.failed.csv", "short.csv"]
     assert "no record could be predicted" in capsys.readouterr().err
+    write_table(path, np.zeros((12, 1000)))  # what was wrong is put right: the same call needs no --overwrite
+    assert main(["predict", "--run", str(plain_run), *arguments]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["p.csv", "p.csv.json", "short.csv"]
 
 
 def test_probabilities_that_are_no_numbers_are_a_failure(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from processes import kill_at, run_cli
 from tiny import of_lightning_cli
 
+import ecg_lightning
 from ecg_lightning.backbones import backbone_signal
 from ecg_lightning.cli import main
 from ecg_lightning.data.prepare import prepare
@@ -49,6 +50,14 @@ def test_a_run_that_is_not_complete_is_judged_under_the_name_of_its_checkpoint(
     assert "is not complete: it is judged with probe-best.ckpt" in capsys.readouterr().err
     assert [path.name for path in (run / "predictions").iterdir()] == ["test-probe-best.npz"]
     assert (run / "metrics_test-probe-best.json").exists()
+
+
+def test_a_run_that_is_not_complete_says_so_when_it_is_asked(
+    terminated: CompletedProcess[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Path(terminated.args[-1])
+    ecg_lightning.load_run(run)
+    assert f"{run} is not complete: what follows is of probe-best.ckpt; go on with: ecg-lightning fit" in caplog.text
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_its_figures_anew(

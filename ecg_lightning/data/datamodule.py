@@ -141,6 +141,8 @@ class PTBXLDataModule(LightningDataModule):
             self.use_signal(backbone.signal, backbone.flag_name())
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             log.info("%s", self._splits.told(split))
+        if stage == "fit" and (without := self._splits.nothing_to_test()):
+            log.warning(without)
         make_ready(self.num_workers, self._process()[1])
         if stage == "fit":
             self.copy_signals()

@@ -152,6 +152,17 @@ class Splits:
             f"{self.task_labels.task}; there are folds {stores.folds}: set --data.{name}_folds"
         )
 
+    def nothing_to_test(self) -> str:
+        """In words, where the test folds have no record: a run that has trained cannot choose others any more."""
+        folds, stores = self.folds["test"], self.task_labels.stores
+        if not folds or self.task_labels.task is None or set(folds) & {*stores.folds}:
+            return ""
+        return (
+            f"no record of {stores.name} lies in test_folds {list(folds)}, so this run cannot be tested on it; there "
+            f"are folds {stores.folds}: to test on one, leave it out of training and validation, and name it by "
+            "--data.test_folds"
+        )
+
     def told(self, name: str) -> str:
         """A split in words: its records, its folds, how many records of those that judge are left out."""
         found, folds = self.of(name), self.folds[name]

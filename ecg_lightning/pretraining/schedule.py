@@ -60,7 +60,10 @@ class MaskedPretraining(Callback):
             ("warmup_epochs", self.warmup_epochs, self.epochs),
         ):
             if value > most:
-                problems.append(f"pretraining.{name} is {value}, it must not be above {most:g}")
+                problems.append(
+                    f"pretraining.{name} is {value}, it must not be above {most:g}: such as --pretraining.{name} "
+                    f"{most / 10:g}"
+                )
         if problems:
             raise UsageError(joined(problems))
 

@@ -73,6 +73,14 @@ def test_an_empty_split_is_refused_with_the_folds_that_there_are(tiny_store):
         data.rows("val")
 
 
+def test_a_fit_says_at_its_start_that_it_cannot_be_tested_on_its_store(tiny_store, caplog):
+    for test_folds, told in (([42], True), ([10], False), ([], False)):
+        caplog.clear()
+        tiny_data(tiny_store, test_folds=test_folds).use_signal(WHOLE).setup("fit")
+        assert ("lies in test_folds [42], so this run cannot be tested on it" in caplog.text) == told
+        assert ("there are folds [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]: to test on one" in caplog.text) == told
+
+
 @pytest.mark.parametrize(("named", "empty"), [("test", "train"), ("test", "val"), ("train", "test")])
 def test_a_split_that_nothing_asks_for_needs_no_fold(tiny_store, named, empty):
     folds = {"train_folds": [], "val_folds": [], "test_folds": []} | {f"{named}_folds": range(1, 11)}
