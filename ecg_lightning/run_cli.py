@@ -86,6 +86,7 @@ class RunCLI(LightningCLI):
                 parser_kwargs={
                     "description": _DESCRIPTIONS[command],
                     "prog": f"ecg-lightning {command}",
+                    "usage": f"ecg-lightning {command} [--config NAME ...] [--GROUP.NAME VALUE ...] --run RUN",
                     "exit_on_error": False,
                     "allow_abbrev": False,  # `--data.stor` is a slip, not a flag
                 },
@@ -117,6 +118,9 @@ class RunCLI(LightningCLI):
         self.add_training_arguments(parser)
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
+        shown: Any = parser
+        shown._action_groups.remove(trainer := shown.groups["trainer"])
+        shown._action_groups.append(trainer)  # last in the help: Lightning's own, longer than all the others
 
     def add_training_arguments(self, parser: LightningArgumentParser) -> None:
         """The phases, and what follows from them and from the data."""

@@ -57,6 +57,21 @@ def test_the_version_is_the_packages(capsys):
     assert called(capsys, "--version") == (0, f"ecg-lightning {ecg_lightning.__version__}\n", "")
 
 
+def test_the_help_of_fit_shows_its_own_flags_before_the_trainers(capsys, here):
+    code, out, _ = called(capsys, "fit", "--help")
+    assert code == 0
+    assert out.splitlines()[0] == "usage: ecg-lightning fit [--config NAME ...] [--GROUP.NAME VALUE ...] --run RUN"
+    flags = (
+        "--run RUN",
+        "--model.backbone BACKBONE",
+        "--data.store",
+        "--post_training.probe.epochs",
+        "--trainer.devices",
+    )
+    places = [out.index(f"\n  {flag}") for flag in flags]
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(capsys, here, command):
     code, out, _ = called(capsys, command, "--help")
