@@ -18,9 +18,12 @@ def read_source(source: Path, options: SourceOptions, record_rate: float) -> Sou
     files, a WFDB folder if there is a header below it, and a folder of files otherwise.
 
     Raises:
-        InputError: for a source that is not there or not of the kind asked for, and all that is wrong with it.
+        InputError: for a source that is not there or not of the kind asked for, a part of PTB-XL, and all that is
+            wrong with it.
     """
     kind = options.kind or _kind(source)
+    if options.kind is None and kind in ("wfdb", "files"):
+        _refuse_part_of_ptbxl(source, kind)
     if source.exists() and source.is_file() != (kind == "manifest"):
         what = "a folder" if source.is_dir() else "a file"
         raise InputError(
@@ -44,6 +47,16 @@ def _kind(source: Path) -> Kind:
     if not source.is_dir() or any((source / name).exists() for name in _OF_PTBXL):
         return "ptbxl"
     return "wfdb" if next(source.rglob("*.hea"), None) else "files"
+
+
+def _refuse_part_of_ptbxl(source: Path, kind: Kind) -> None:
+    """Read as a folder of its own, each of its records would count as one patient, in any fold."""
+    for above in source.resolve().parents[:2]:
+        if (above / TABLE).is_file():
+            raise InputError(
+                f"--source {source} is a part of {above}, whose {TABLE} says the records' labels, patients and folds: "
+                f"--source {above}; its files alone, each a patient: --kind {kind}"
+            )
 
 
 def _ptbxl(source: Path, options: SourceOptions, record_rate: float) -> Source:

@@ -96,6 +96,17 @@ def test_a_kind_that_the_path_is_not_is_refused(folder):
         read(folder / "a/E1.hea", kind="wfdb")
 
 
+@pytest.mark.parametrize("part", ["records100", "records100/00000"])
+def test_a_part_of_ptbxl_is_refused_with_the_folder_that_was_meant(tiny_ptbxl, part):
+    """Its records would be patients of their own, spread over all folds."""
+    inside = tiny_ptbxl / part
+    assert inside.is_dir()
+    with pytest.raises(InputError, match=r"is a part of .*ptbxl_database\.csv says .*: --source ") as raised:
+        read_source(inside, SourceOptions(), 100)
+    assert f"--source {tiny_ptbxl.resolve()}; its files alone, each a patient: --kind wfdb" in str(raised.value)
+    assert len(read_source(inside, SourceOptions(kind="wfdb"), 100).paths) > 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
