@@ -103,7 +103,10 @@ class SignalSpec:
         if stored.record_rate != self.record_rate:
             problems.append(f"it was made from records of {stored.record_rate:g} Hz, not of {self.record_rate:g} Hz")
         if stored.chain != self.stored_chain:
-            problems.append(f"it holds {_words(stored.chain)}, not {_words(self.stored_chain)}")
+            problems.append(
+                f"it holds {_words(stored.chain, stored.sampling_rate)}, not "
+                f"{_words(self.stored_chain, self.stored_rate)}"
+            )
         missing = [lead for lead in self.leads if lead.upper() not in {have.upper() for have in stored.leads}]
         if missing:
             problems.append(f"it lacks the leads {', '.join(missing)}")
@@ -135,5 +138,7 @@ def lead_indices(wanted: Sequence[str], have: Sequence[str]) -> list[int]:
     return [places[lead.upper()] for lead in wanted]
 
 
-def _words(chain: Sequence[Step]) -> str:
-    return " + ".join(step.name for step in chain) + " signals" if chain else "unfiltered signals"
+def _words(chain: Sequence[Step], rate: float) -> str:
+    if not chain:
+        return "signals as their records have them"
+    return f"signals of {rate:g} Hz, through {' + '.join(step.name for step in chain)}"
