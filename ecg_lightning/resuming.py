@@ -113,6 +113,8 @@ def refuse_past(found: Sequence[Difference]) -> None:
 def refuse_on_complete(was: Mapping[str, Any], now: Mapping[str, Any], num_epochs: int) -> None:
     """Refuses what a run would have been trained by, were it not complete: it would have no effect, and seem to have.
 
+    What its config does not name at all is of another version of this package, and asked for by nobody.
+
     Args:
         was: the run's config.
         now: of this call.
@@ -121,7 +123,8 @@ def refuse_on_complete(was: Mapping[str, Any], now: Mapping[str, Any], num_epoch
     Raises:
         UsageError: naming all of it, with both sides.
     """
-    found = differences(was, now, Position(num_epochs, 0))
+    known = dict(_leaves(was))
+    found = [one for one in differences(was, now, Position(num_epochs, 0)) if one.name in known]
     if asked := [one for one in found if one.effect not in _OF_NO_MATTER]:
         told = "; ".join(f"{one.name} was {_shown(one.was)}, is {_shown(one.now)}" for one in asked)
         raise UsageError(

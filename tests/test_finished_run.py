@@ -152,6 +152,19 @@ def test_what_is_of_no_matter_to_a_complete_run_may_be_asked_for(capsys, finishe
     assert called(capsys, "fit", "--run", finished, "--resume", "auto", flag)[0] == 0
 
 
+def test_a_complete_run_of_a_version_with_fewer_settings_is_complete(capsys, finished):
+    config = finished / "config.yaml"
+    before = config.read_text()
+    fewer = yaml.safe_load(before)
+    del fewer["data"]["residency"], fewer["post_training"]["probe"]["windows"], fewer["model"]["pos_weight"]
+    config.write_text(yaml.safe_dump(fewer))
+    try:
+        assert called(capsys, "fit", "--run", finished, "--resume", "auto")[0] == 0
+        assert called(capsys, "fit", "--run", finished, "--resume", "auto", "--seed_everything=7")[0] == 2
+    finally:
+        config.write_text(before)
+
+
 def test_a_complete_run_goes_with_its_store_by_content_and_without_it(capsys, finished, tiny_store, tmp_path):
     moved, other, gone = (tmp_path / name for name in ("moved.h5", "other.h5", "gone.h5"))
     shutil.copyfile(tiny_store, moved)

@@ -36,7 +36,7 @@ def averaged(given: Sequence[Given], flag: str) -> Given:
         name=f"the mean of {len(given)}: {', '.join(names)}",
         path=given[0].path,
         predictions=_mean([one.predictions for one in given], names),
-        validation=_mean(valid, [f"the validation of {name}" for name in names]) if valid else None,
+        validation=_mean(valid, [f"the validation of {name}" for name in names]) if len(valid) == len(given) else None,
         run=None,
         note="; ".join(one.note for one in given if one.note),
     )

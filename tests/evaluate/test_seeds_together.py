@@ -103,6 +103,15 @@ def test_two_recipes_are_compared_mean_against_mean(capsys, here):
     assert difference["auroc"]["value"] == pytest.approx(means[0] - means[1], abs=1e-9)
 
 
+def test_what_is_compared_with_needs_no_validation(capsys, here):
+    for model in (1, 2, 3, 4):
+        write_run(f"run{model}", model)
+    (here / "run3" / "predictions" / "val.npz").unlink()
+    code, out, err = called(capsys, "run1", "run2", "--against", "run3,run4", "--average", "true")
+    assert (code, err) == (0, "")
+    assert "less the mean of 2: run3, run4" in out
+
+
 def test_another_set_of_seeds_does_not_replace_what_was_written_of_the_first(capsys, here):
     for model in (1, 2, 3):
         write_run(f"run{model}", model)
