@@ -41,6 +41,7 @@ from ecg_lightning.data.window_starts import random_starts
 from ecg_lightning.signals import SignalSpec
 
 SECONDS_A_TURN = 1.0
+LEAST_BATCHES = 4
 Batches = Callable[[int], Iterator[Tensor]]
 """A number of workers -> an epoch's batches (batch, lead, time)."""
 
@@ -122,11 +123,20 @@ def copies(windows: NDArray[np.float32], batch_size: int) -> dict[str, Batches]:
 
 
 def records_per_second(way: Batches, num_workers: int) -> float:
-    """Of an epoch, or of a second and four batches of it.
+    """Over whole epochs, one behind the other, for `SECONDS_A_TURN` and `LEAST_BATCHES`.
 
-    Not of what workers have ready at its start and at its end, nor of the end itself: they take as long to stop as
-    several batches do.
+    Left out of each are the first batch, what workers have ready then and what they had at its end, and the end itself:
+    they take as long to start and to stop as several batches do.
     """
+    records, seconds, times = 0, 0.0, 0
+    while seconds < SECONDS_A_TURN or times < LEAST_BATCHES:
+        found = _counted(way, num_workers, SECONDS_A_TURN - seconds)
+        records, seconds, times = records + found[0], seconds + found[1], times + found[2]
+    return records / seconds
+
+
+def _counted(way: Batches, num_workers: int, most_seconds: float) -> tuple[int, float, int]:
+    """Records, seconds and batches of one epoch, or of so much of it."""
     ahead = 2 * num_workers
     with closing(way(num_workers)) as batches:  # type: ignore[type-var]
         for _, _ in zip(range(1 + ahead), batches, strict=False):
@@ -136,12 +146,12 @@ def records_per_second(way: Batches, num_workers: int) -> float:
             assert batch.dtype == torch.float32
             records.append(len(batch))
             times.append(time.perf_counter())
-            if times[-1] - times[0] > SECONDS_A_TURN and len(times) > 4:
+            if times[-1] - times[0] > most_seconds and len(times) > LEAST_BATCHES:
                 break
         else:
             records, times = records[: len(records) - ahead], times[: len(times) - ahead]
-        assert len(times) > 4, "too few batches: more --records"
-        return sum(records) / (times[-1] - times[0])
+    assert len(times) > 1, "too few batches: more --records"
+    return sum(records), times[-1] - times[0], len(times) - 1
 
 
 def measured(ways: Mapping[str, Batches], workers: Sequence[int], rounds: int) -> dict[str, list[float]]:

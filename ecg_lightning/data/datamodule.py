@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from ecg_lightning.chains import run_batch_chain
-from ecg_lightning.data.batch_memory import BatchMemory
+from ecg_lightning.data.batch_memory import KEPT
 from ecg_lightning.data.batches import Batch
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.labelled_blocks import NoLabels, TaskLabels
-from ecg_lightning.data.loading import batch_loader, make_ready, shares_memory
+from ecg_lightning.data.loading import MORE_AHEAD, BatchLoader
 from ecg_lightning.data.residency import Residency, Resident, copy_of_signals, fits, in_one_unit
 from ecg_lightning.data.sampler import (
     SHUFFLE_RECORDS,
@@ -56,12 +56,11 @@ class PTBXLDataModule(LightningDataModule):
         train_fraction: share of the training patients that is used; a smaller share lies inside a larger one.
         min_likelihood: a statement counts from this likelihood on (0 to 100); 0 as in the PTB-XL benchmark.
         keep: `labelled` drops the records without a label of the task, as the benchmark does; `all` keeps them.
-        num_workers: processes that read ahead; 0 reads in the training process.
+        num_workers: threads that read ahead, so that no step waits; 0 reads in the one that trains.
         residency: where the training and validation signals lie in a fit: `memmap` reads the stores' files (the system
             keeps what fits of them in memory), `memory` copies them once into the memory of each process, `device` onto
             its GPU, where the windows are then cut. PTB-XL takes 0.47 GB at 100 Hz, 2.4 GB at 500 Hz, twice that where
-            filtered; what does not fit half of the memory is read by memmap, and said so, and so it is by the workers
-            of several processes in place of `memory`. The batches are the same.
+            filtered; what does not fit half of the memory is read by memmap, and said so. The batches are the same.
         seed: of the order, the random windows and the fraction (linked from seed_everything on the command line).
     """
 
@@ -79,7 +78,7 @@ class PTBXLDataModule(LightningDataModule):
         train_fraction: float = 1.0,
         min_likelihood: float = 0.0,
         keep: Literal["labelled", "all"] = "labelled",
-        num_workers: int = 0,
+        num_workers: int = 2,
         residency: Residency = "memmap",
         seed: int = 42,
     ) -> None:
@@ -96,7 +95,6 @@ class PTBXLDataModule(LightningDataModule):
         self.signal: SignalSpec | None = None
         self._datasets: dict[str, ECGDataset] = {}
         self._on_device: Resident | None = None
-        self._memory = BatchMemory()
         self._splits = Splits(
             self.task_labels,
             self.folds,
@@ -143,7 +141,6 @@ class PTBXLDataModule(LightningDataModule):
             log.info("%s", self._splits.told(split))
         if stage == "fit" and (without := self._splits.nothing_to_test()):
             log.warning(without)
-        make_ready(self.num_workers, self._process()[1])
         if stage == "fit":
             self.copy_signals()
 
@@ -156,12 +153,6 @@ class PTBXLDataModule(LightningDataModule):
         """Copies the training and validation signals to where `residency` says; by hand where there is no trainer."""
         assert self.signal is not None
         if self.residency == "memmap":
-            return
-        if self.residency == "memory" and self.num_workers and not shares_memory(self._process()[1]):
-            log.warning(
-                "data.residency is memory, but loader workers of several processes read the stores through memory "
-                "maps; with --data.num_workers 0 a process reads its own copy; the batches are the same"
-            )
             return
         device = torch.device("cpu") if self.residency == "memory" else self._device()
         num_records = len(self.split("train")) + len(self.split("val"))
@@ -251,18 +242,17 @@ class PTBXLDataModule(LightningDataModule):
         batches = EvaluationBatches(found, max(1, self.batch_size // world_size), rank=rank, world_size=world_size)
         return self._loader(self._datasets[split], batches)
 
-    def _loader(self, dataset: ECGDataset, batches: Any) -> DataLoader[Batch]:
-        on_cpu, int16 = self._device().type == "cpu", self.stores.stores[0].dtype == np.int16
-        stays = on_cpu and not self.num_workers  # in this process; what is handed over is half as much in int16
-        dataset.in_millivolts = in_one_unit(self.stores) is None or (stays and int16)
-        rank, num_processes = self._process()
-        return batch_loader(
+    def _loader(self, dataset: ECGDataset, requests: Iterable[Request]) -> DataLoader[Batch]:
+        device, int16 = self._device(), self.stores.stores[0].dtype == np.int16
+        on_cpu = device.type == "cpu"
+        dataset.in_millivolts = in_one_unit(self.stores) is None or (on_cpu and int16)
+        dataset.memory.kept = KEPT + MORE_AHEAD + 2 * self.num_workers  # a thread may still hold its last one
+        return BatchLoader(
             dataset,
-            batches,
-            num_workers=self.num_workers,
-            rank=rank,
-            num_processes=num_processes,
-            pin_memory=torch.cuda.is_available() and not on_cpu,
+            requests,
+            num_threads=self.num_workers,
+            finish=self._through_chain if on_cpu else None,
+            pin_for=device if device.type == "cuda" and torch.cuda.is_available() else None,
         )
 
     def _device(self) -> torch.device:
@@ -272,27 +262,28 @@ class PTBXLDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On the device: the windows of what lies there, to mV, then the steps of the chain behind the crop."""
+        """On the device, unless the loader did so: its windows to mV and through the chain behind the crop."""
         if "cuts" in batch:
             assert self._on_device is not None
-            batch["ecg"] = self._on_device.windows(batch.pop("cuts"))
-        if "ecg" in batch:
+            batch["windows"] = self._on_device.windows(batch.pop("cuts"))
+        return self._through_chain(batch)
+
+    def _through_chain(self, batch: Batch) -> Batch:
+        """The ECGs of a batch that has windows; by the thread that made it, where it stays on the CPU."""
+        if "windows" in batch:
             assert self.signal is not None
             wanted = self._dtype()
             precise = torch.float64 if wanted == torch.float64 else torch.float32
-            ecg = self._millivolts(batch["ecg"], precise)
-            batch["ecg"] = run_batch_chain(self.signal.batch_chain, ecg.to(precise)).to(wanted)
+            millivolts = self._millivolts(batch.pop("windows"), precise)
+            batch["ecg"] = run_batch_chain(self.signal.batch_chain, millivolts.to(precise)).to(wanted)
         return batch
 
-    def _millivolts(self, ecg: torch.Tensor, precise: torch.dtype) -> torch.Tensor:
-        """Windows as they came; on the CPU as the loader makes its mV, whatever the network's precision."""
-        unit = self.stores.stores[0].millivolts_per_unit
-        if ecg.dtype != torch.int16:
-            return ecg
-        if ecg.device.type != "cpu":
-            return ecg.to(precise).mul_(unit)
-        millivolts = self._memory.empty(ecg.shape, np.float32)
-        return torch.from_numpy(np.multiply(ecg.numpy(), np.float32(unit), out=millivolts))
+    def _millivolts(self, windows: torch.Tensor, precise: torch.dtype) -> torch.Tensor:
+        """Windows as they came; on the CPU as the data set makes its mV, whatever the network's precision."""
+        if windows.dtype != torch.int16:
+            return windows
+        on_cpu = windows.device.type == "cpu"
+        return windows.to(torch.float32 if on_cpu else precise).mul_(self.stores.stores[0].millivolts_per_unit)
 
     def _dtype(self) -> torch.dtype:
         if self.trainer is None or self.trainer.lightning_module is None:

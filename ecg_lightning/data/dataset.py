@@ -20,8 +20,8 @@ from ecg_lightning.data.store_set import Rows
 from ecg_lightning.data.window_starts import random_starts
 from ecg_lightning.signals import SignalSpec
 
-IN_CACHE = 1 << 20
-"""Bytes of windows that are brought to mV at a time: about what the second-level cache of a core holds."""
+AT_ONCE = 1 << 21
+"""Bytes of windows that are brought to mV at a time, out of an array that half of them fill: caches hold both."""
 
 
 class ECGDataset(Dataset[Batch]):
@@ -38,13 +38,13 @@ class ECGDataset(Dataset[Batch]):
         self.labels, self.stores, self.signal = labels, labels.stores, signal
         self.training, self.seed = training, seed
         self.leave_signals_out = False
+        self.memory = BatchMemory()
         self.fixed_windows = 0
         """So many windows a record in training, taken in turn over the epochs; 0 draws another in each."""
         self.in_memory: Resident | None = None
         self.on_device: Rows | None = None
         self.in_millivolts = in_one_unit(self.stores) is None
-        """Whether batches come as float32 mV; where they travel, from a worker or to a GPU, int16 is half the way."""
-        self._memory = BatchMemory()
+        """Whether windows come as float32 mV; where they travel to a GPU, int16 is half the way."""
         self.leads = [_places(signal, store.stored.leads) for store in self.stores.stores]
 
     def use(self, *, in_memory: Resident | None = None, on_device: Rows | None = None) -> None:
@@ -69,8 +69,7 @@ class ECGDataset(Dataset[Batch]):
         return self.stores.num_records
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pickled map is a copy of the file (facts: 45 MiB for 45 MiB); a forked worker shares what is in memory, one
-        # that is spawned reads the stores.
+        # A pickled map is a copy of the file (facts: 45 MiB for 45 MiB); another process reads the stores.
         return {**{name: value for name, value in self.__dict__.items() if name != "_views"}, "in_memory": None}
 
     def __getitem__(self, row: int) -> Batch:
@@ -96,7 +95,7 @@ class ECGDataset(Dataset[Batch]):
         if self.on_device is not None:
             batch["cuts"] = torch.from_numpy(places_and_starts(self.on_device, request.rows, starts))
         else:
-            batch["ecg"] = torch.from_numpy(self._windows(request.rows, starts))
+            batch["windows"] = torch.from_numpy(self._windows(request.rows, starts))
         return batch
 
     @cached_property
@@ -117,8 +116,8 @@ class ECGDataset(Dataset[Batch]):
         """Out of the map and to mV, a few records at a time so that they stay in the cache: the fastest on a thread."""
         kind = np.dtype(np.float32) if self.in_millivolts else self._views[0].dtype
         shape = (*starts.shape, len(self.signal.leads), self.signal.window_points)
-        windows = self._memory.empty(shape, kind)
-        at_once = max(1, IN_CACHE // max(1, windows[:1].nbytes))
+        windows = self.memory.empty(shape, kind)
+        at_once = max(1, AT_ONCE // max(1, windows[:1].nbytes))
         for number, here, places in self._by_store(rows):
             unit = self._unit(number)
             for start in range(0, len(places), at_once):

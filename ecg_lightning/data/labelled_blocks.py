@@ -1,5 +1,6 @@
 """A task's labels, a block of records at a time: never all of them, unless all are asked for."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class LabelledBlock:
 
 
 class TaskLabels:
-    """The labels of one task for all records of a store set, derived when a block is first asked for.
+    """The labels of one task for all records of a store set, derived when a block is first asked for, by any thread.
 
     Attributes:
         names: the labels in order.
@@ -44,6 +45,7 @@ class TaskLabels:
         self[0]  # a min_likelihood that cannot be is told now
 
     def _forget(self) -> None:
+        self._lock = threading.Lock()
         self._blocks: OrderedDict[int, LabelledBlock] = OrderedDict()
         self._whole: tuple[NDArray[np.int64], NDArray[np.uint8]] | None = None
         if len(self.stores.blocks) <= _BLOCKS_IN_MEMORY:  # of which all are kept: side by side, to be looked up at once
@@ -52,13 +54,14 @@ class TaskLabels:
 
     def __getitem__(self, number: int) -> LabelledBlock:
         """One block; the last ones used stay in memory."""
-        if number in self._blocks:
-            self._blocks.move_to_end(number)
-        else:
-            self._blocks[number] = self._read(self.stores.blocks[number])
-            if len(self._blocks) > _BLOCKS_IN_MEMORY:
-                self._blocks.popitem(last=False)
-        return self._blocks[number]
+        with self._lock:
+            if number in self._blocks:
+                self._blocks.move_to_end(number)
+            else:
+                self._blocks[number] = self._read(self.stores.blocks[number])
+                if len(self._blocks) > _BLOCKS_IN_MEMORY:
+                    self._blocks.popitem(last=False)
+            return self._blocks[number]
 
     def _read(self, place: BlockPlace) -> LabelledBlock:
         store = self.stores.stores[place.store]
@@ -93,8 +96,8 @@ class TaskLabels:
             self[number]
 
     def __getstate__(self) -> dict[str, object]:
-        # A worker derives what it needs.
-        return {name: value for name, value in self.__dict__.items() if name not in ("_blocks", "_whole")}
+        # Another process derives what it needs.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_blocks", "_whole")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)

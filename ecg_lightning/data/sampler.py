@@ -41,7 +41,7 @@ class Order(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One process's part of a global batch, as it travels to a loader's worker."""
+    """One process's part of a global batch, as a loader asks for it."""
 
     rows: Rows
     """Places of the records in the data set."""

@@ -24,7 +24,7 @@ class UnlabelledECGs(PTBXLDataModule):
             worthless for such a test, and say so.
         weights: of the entries of ``stores`` in training: how often their records are drawn, whatever their number.
         shuffle_records: records that are mixed at a time; a data set up to this size is shuffled as a whole.
-        num_workers: processes that read ahead; 0 reads in the training process.
+        num_workers: threads that read ahead, so that no step waits; 0 reads in the one that trains.
         residency: where the signals lie in a fit: memmap, memory or device (see `PTBXLDataModule`).
         seed: of the order and the random windows (linked from seed_everything on the command line).
     """
@@ -40,7 +40,7 @@ class UnlabelledECGs(PTBXLDataModule):
         with_test_fold: bool = False,
         weights: Sequence[float] | None = None,
         shuffle_records: int = SHUFFLE_RECORDS,
-        num_workers: int = 0,
+        num_workers: int = 2,
         residency: Residency = "memmap",
         seed: int = 42,
     ) -> None:

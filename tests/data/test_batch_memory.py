@@ -1,4 +1,7 @@
 import pickle
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -82,3 +85,28 @@ def test_a_pickled_memory_is_empty():
     memory = BatchMemory()
     memory.empty(SHAPE, np.float32)
     assert pickle.loads(pickle.dumps(memory))._arrays == []
+
+
+def test_threads_that_ask_at_the_same_time_get_each_its_own():
+    memory = BatchMemory(kept=8)
+    taken = []
+
+    def ask(number):
+        for _ in range(3000):
+            array = memory.empty(SHAPE, np.int64)
+            array[...] = number
+            time.sleep(0)  # another thread's turn
+            taken.append(not (array == number).all())
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(taken) == 4 * 3000
+    assert not any(taken)

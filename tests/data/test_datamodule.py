@@ -9,7 +9,6 @@ import torch
 from made_up_ptbxl import read_rows, wfdb, write_table
 from shards import cut_into
 from tiny import BATCH_SIZE, tiny_data, tiny_vit
-from torch.utils.data import DataLoader
 
 from ecg_lightning.backbones import ECGFounder, ViT
 from ecg_lightning.chains import Crop, Standardise, ZScore, run_batch_chain
@@ -237,43 +236,20 @@ def test_a_position_in_other_batches_is_refused_with_both_sides(tiny_store):
         data.load_state_dict(state)
 
 
-def test_reading_ahead_takes_nothing_from_the_global_random_stream(tiny_store):
-    loader = with_signal(tiny_store).train_dataloader()
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_reading_ahead_takes_nothing_from_the_global_random_stream(tiny_store, num_workers):
+    loader = with_signal(tiny_store, num_workers=num_workers).train_dataloader()
     before = torch.get_rng_state()
     next(iter(loader))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def assert_same(batches, others):
-    for one, other in zip(batches, others, strict=True):
-        assert one.keys() == other.keys()
-        for key, value in one.items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[key])), key
-
-
-def in_worker(data, method):
-    """The training loader with one worker of that kind."""
-    loader = data.train_dataloader()
-    return DataLoader(
-        loader.dataset, batch_sampler=loader.batch_sampler, collate_fn=loader.collate_fn, num_workers=1,
-        multiprocessing_context=method, generator=torch.Generator(),
-    )  # fmt: skip
-
-
-# Python 3.12 and later, where a fork follows threads; the worker touches no lock of theirs.
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_read_the_same_batches_as_the_training_process(tiny_store, method):
-    cut = SignalSpec(100, 250)
-    assert_same([*in_worker(with_signal(tiny_store, cut), method)], [*with_signal(tiny_store, cut).train_dataloader()])
-
-
 def test_a_pickled_data_set_holds_no_signals_even_when_it_has_read_some(tiny_store):
     data = dataset(tiny_store, WHOLE)
-    assert data[0]["ecg"].shape == (1, 1, 12, 1000)
+    assert data[0]["windows"].shape == (1, 1, 12, 1000)
     assert len(pickle.dumps(data)) < data.stores.stores[0].signals().nbytes / 10
     again = pickle.loads(pickle.dumps(data))
-    assert torch.equal(again[5]["ecg"], data[5]["ecg"])
+    assert torch.equal(again[5]["windows"], data[5]["windows"])
 
 
 def test_signals_can_be_left_out(tiny_store):
@@ -334,10 +310,10 @@ def test_the_steps_behind_the_crop_run_on_the_batch_as_in_numpy(tiny_store, chai
 
 def test_a_batch_travels_to_a_gpu_as_it_is_stored_and_is_the_same_there(tiny_store):
     batches = {}
-    for device, dtype in (("cpu", torch.float32), ("cuda", torch.int16)):
+    for device, name, dtype in (("cpu", "ecg", torch.float32), ("cuda", "windows", torch.int16)):
         data = in_processes(with_signal(tiny_store), 1, device=device)
         batch = next(iter(data.train_dataloader()))
-        assert batch["ecg"].dtype == dtype
+        assert batch[name].dtype == dtype
         batches[device] = on_device(data, batch)["ecg"]
     assert torch.equal(batches["cpu"], batches["cuda"])
 

@@ -11,7 +11,6 @@ from lightning.fabric.utilities import move_data_to_device
 from shards import cut_into, part_of
 from tiny import changed, of_lightning, plan, state_of, tiny_classifier, tiny_data, tiny_vit, train
 from torch.utils.data import DataLoader
-from torch.utils.data._utils.pin_memory import pin_memory
 
 from ecg_lightning.chains import Crop, ZScore
 from ecg_lightning.data import residency
@@ -128,27 +127,34 @@ def test_each_process_of_a_fit_gets_its_part_wherever_the_signals_lie(tiny_store
     assert_same_wherever(where, tiny_store, CUT, rank=rank, world_size=2)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
-@pytest.mark.parametrize("where", ["memmap", "memory"])
-def test_a_worker_hands_over_int16_and_the_network_gets_the_same_bits(tiny_store, where, precision):
+@pytest.mark.parametrize("where", ["memmap", "memory", "device"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_threads_that_read_ahead_give_the_same_bits(tiny_store, where, precision, world_size):
     spec = SignalSpec(100, 250, chain=(Crop(), ZScore()))
     network = tiny_classifier(tiny_vit()).to(precision)
-    alone, helped = (data_in(where, tiny_store, spec, network=network, num_workers=number) for number in (0, 1))
-    assert next(iter(helped.val_dataloader()))["ecg"].dtype == torch.int16  # half of what mV would be
-    assert next(iter(alone.val_dataloader()))["ecg"].dtype == torch.float32
+    alone, helped = (
+        data_in(where, tiny_store, spec, network=network, num_workers=number, world_size=world_size)
+        for number in (0, 2)
+    )
+    assert (helped._datasets["train"].in_memory is not None) == (where == "memory")
     assert_same(all_batches(helped), all_batches(alone))
+
+
+def as_is(batch):
+    return batch
 
 
 # Python 3.12 and later, where a fork follows threads; the worker touches no lock of theirs.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-@ELSEWHERE
+@pytest.mark.parametrize("where", ["memmap", "memory", "device"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_loader_workers_give_the_same_batches_wherever_the_signals_lie(tiny_store, where, method):
+def test_another_process_reads_the_same_batches_wherever_the_signals_lie(tiny_store, where, method):
+    """As worker processes of a loader of one's own do."""
     data = data_in(where, tiny_store, CUT)
     plain = data.train_dataloader()
     loader = DataLoader(
-        plain.dataset, batch_sampler=plain.batch_sampler, collate_fn=plain.collate_fn, num_workers=1,
+        plain.dataset, batch_sampler=plain.batch_sampler, collate_fn=as_is, num_workers=1,
         multiprocessing_context=method, generator=torch.Generator(),
     )  # fmt: skip
     got = [data.on_after_batch_transfer(batch, 0) for batch in loader]
@@ -255,17 +261,8 @@ def test_a_record_that_does_not_lie_there_is_no_other_record(tiny_store, where):
         data._datasets["train"][int(elsewhere)]
 
 
-def test_the_workers_of_several_processes_read_the_stores_and_that_is_said(tiny_store, caplog):
-    """They are not forked from the process that has the copy."""
-    data = data_in("memory", tiny_store, CUT, world_size=2, num_workers=1)
-    assert "loader workers of several processes read the stores through memory maps" in caplog.text
-    assert "--data.num_workers 0" in caplog.text
-    assert all(data._datasets[split].in_memory is None for split in ("train", "val"))
-    assert_same(all_batches(data), all_batches(data_in("memory", tiny_store, CUT, world_size=2)))
-
-
 @ELSEWHERE
-def test_a_data_set_is_sent_to_a_worker_without_its_signals(tiny_store, where):
+def test_a_data_set_is_sent_to_another_process_without_its_signals(tiny_store, where):
     data = data_in(where, tiny_store, CUT)
     assert len(pickle.dumps(data._datasets["train"])) < 72 * 12 * 1000 * 2 / 10
 
@@ -280,11 +277,7 @@ def test_only_a_fit_copies_signals(tiny_store, where):
 
 
 class Travelling(torch.Tensor):
-    """Says how it was pinned and sent, there being no GPU."""
-
-    def pin_memory(self):
-        self.pinned = True
-        return self
+    """Says how it was sent, there being no GPU."""
 
     def to(self, device, *, non_blocking=False):
         self.waited_for = not non_blocking
@@ -296,13 +289,13 @@ def test_every_tensor_of_a_batch_is_pinned_and_sent_to_a_gpu_without_waiting(tin
     data = data_in(where, tiny_store, CUT)
     data.trainer.strategy.root_device = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    loader = data.train_dataloader()
-    assert loader.pin_memory
-    batch = loader.dataset.__getitems__(next(iter(loader.batch_sampler)))
-    tensors = {name: value.as_subclass(Travelling) for name, value in batch.items() if isinstance(value, torch.Tensor)}
-    assert tensors.keys() == {"index", "labels", "cuts" if where == "device" else "ecg"}
-    sent = move_data_to_device(pin_memory({**batch, **tensors}), torch.device("cuda", 0))
-    assert all(sent[name].pinned and not sent[name].waited_for for name in tensors)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self.as_subclass(Travelling))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    batch = next(iter(data.train_dataloader()))
+    tensors = {name for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    assert tensors == {"index", "labels", "cuts" if where == "device" else "windows"}
+    sent = move_data_to_device(batch, torch.device("cuda", 0))
+    assert all(isinstance(sent[name], Travelling) and not sent[name].waited_for for name in tensors)
 
 
 def test_nothing_is_pinned_for_a_fit_on_the_cpu_of_a_machine_with_a_gpu(tiny_store, monkeypatch):
