@@ -5,8 +5,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ecg_lightning.filter_products import filter_matrix, thin_product
 from ecg_lightning.steps import BatchStep, Signal
 
 if TYPE_CHECKING:  # the workers of `prepare` start five times as fast without torch
@@ -34,8 +34,8 @@ class ZScore(BatchStep):
 class WindowFilter(BatchStep):
     """Butterworth high-pass or low-pass over a window at ``sampling_rate`` Hz, forward and backward, odd at its ends.
 
-    Second-order sections by `scipy.signal.sosfiltfilt`. That is linear in the window, so it runs as one product with
-    a (time, time) matrix: the same numbers on any device, at a cost that is small beside any network's.
+    Second-order sections by `scipy.signal.sosfiltfilt`. That is linear in the window, so it runs as a product of
+    matrices: the same numbers on any device, at a cost that is small beside any network's.
     Source: the transforms of ST-MEM and of ECG-JEPA's fine-tuning, which filter behind the crop.
     """
 
@@ -52,24 +52,16 @@ class WindowFilter(BatchStep):
 
 def filtered(steps: tuple[WindowFilter, ...], ecg: Signal) -> Signal:
     """``ecg`` (..., lead, time) behind filters that follow one another: one product, however many they are."""
+    num_time_points = ecg.shape[-1]
     if isinstance(ecg, np.ndarray):
-        return ecg @ _filter_matrix(steps, ecg.shape[-1])
+        return ecg @ filter_matrix(steps, num_time_points)
     import torch
 
     with torch.autocast(ecg.device.type, enabled=False):  # half a precision would leave a hundredth of the wander
-        return ecg @ _filter_tensor(steps, ecg.shape[-1], ecg.dtype, ecg.device)
-
-
-@lru_cache(maxsize=8)
-def _filter_matrix(steps: tuple[WindowFilter, ...], num_time_points: int) -> NDArray[np.float64]:
-    """Row i is what the filters make of an impulse at time point i."""
-    from scipy.signal import butter, sosfiltfilt
-
-    impulses = np.eye(num_time_points)
-    for step in steps:
-        sections = butter(step.order, step.cutoff, btype=step.kind, fs=step.sampling_rate, output="sos")
-        impulses = sosfiltfilt(sections, impulses, axis=-1)
-    return np.ascontiguousarray(impulses)
+        thin = None
+        if ecg.dtype == torch.float32 and ecg.device.type == "cpu":
+            thin = thin_product(steps, num_time_points)
+        return ecg @ _filter_tensor(steps, num_time_points, ecg.dtype, ecg.device) if thin is None else thin(ecg)
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +70,7 @@ def _filter_tensor(
 ) -> "Tensor":
     import torch
 
-    return torch.from_numpy(_filter_matrix(steps, num_time_points)).to(device, dtype)
+    return torch.from_numpy(filter_matrix(steps, num_time_points)).to(device, dtype)
 
 
 @dataclass(frozen=True)

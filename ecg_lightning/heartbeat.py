@@ -80,7 +80,7 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Ends the thread and takes the file away, unless it is another's by now."""
-        if os.getpid() != self._process:  # a loader's worker, forked from the process that beats
+        if os.getpid() != self._process:  # a child, forked from the process that beats
             return
         self._stopped.set()
         if self._thread.ident is not None:

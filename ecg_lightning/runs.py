@@ -374,7 +374,7 @@ def global_step(checkpoint: Path) -> int | None:
 
 
 def _let_go() -> None:
-    """A loader's worker that outlives its killed parent must not hold the parent's lock."""
+    """A forked child that outlives its killed parent must not hold the parent's lock."""
     while _locks:
         _locks.pop().close()
 

@@ -91,7 +91,7 @@ class EndOnSignal(Callback):
                 signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader's worker: the process that it reads for ends it
+        if os.getpid() != self._process:  # a child that was forked from it
             return
         again, self.code = self.code is not None, self.code or 128 + number
         former = self._former.get(number)

@@ -28,7 +28,7 @@ WINDOWS = ["--model.backbone.num_time_points", "500"]  # random windows: feature
 
 
 class Way(NamedTuple):
-    """How a run is run: processes, loader workers, and whether each epoch draws windows of its own."""
+    """How a run is run: processes, threads that read ahead, and whether each epoch draws windows of its own."""
 
     processes: int = 1
     workers: int = 0

@@ -13,7 +13,8 @@ from scipy.signal import butter, decimate, filtfilt, resample_poly
 from tiny import of_lightning_cli
 from trained_runs import FilteredNet, train_by_commands
 
-from ecg_lightning.backbones import load_weights
+from ecg_lightning.backbones import backbone_signal, load_weights
+from ecg_lightning.chains import run_batch_chain
 from ecg_lightning.cli import main
 from ecg_lightning.export import files
 from ecg_lightning.runs import NO_DEVICE, file_sha256
@@ -190,3 +191,26 @@ def test_files_are_replaced_only_when_asked(plain_run, tmp_path, capsys):
     exported(plain_run, tmp_path / "m.safetensors", "--overwrite")
     exported(plain_run, tmp_path / "m.pt", code=2)
     assert "exported as .onnx or .safetensors: --output m.onnx" in capsys.readouterr().err
+
+
+def test_onnx_holds_filters_of_long_windows_for_any_number_of_them(runtime, tmp_path):
+    """Which are no single matrix there (`filter_products.py`); of st_mem, whose whole network takes minutes."""
+    chain = backbone_signal("st_mem_small").batch_chain
+
+    class Filters(torch.nn.Module):
+        def forward(self, ecg):
+            return run_batch_chain(chain, ecg)
+
+    ecg = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 12, 2250))).float()
+    expected = Filters()(ecg).numpy()  # and what they keep is made, as `write_onnx` wants it
+    with files._quiet_exporter():
+        program = torch.onnx.export(
+            Filters(), (ecg[:2],), input_names=["ecg"], output_names=["filtered"], dynamo=True, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=files.OPSET,
+        )  # fmt: skip
+    written = program.model_proto.SerializeToString()
+    assert len(written) < 2250**2 * 4 / 3
+    session = runtime.InferenceSession(written, providers=["CPUExecutionProvider"])
+    for number in (1, 3):
+        got = session.run(["filtered"], {"ecg": ecg[:number].numpy()})[0]
+        np.testing.assert_allclose(got, expected[:number], rtol=0, atol=2e-5)

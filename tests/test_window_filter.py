@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfiltfilt
 
@@ -16,6 +16,7 @@ from ecg_lightning.chains import (
     chain_to_json,
     run_batch_chain,
 )
+from ecg_lightning.filter_products import filter_matrix, thin_product
 from ecg_lightning.signals import SignalSpec
 
 HIGH, LOW = WindowFilter("highpass", 0.67, 250), WindowFilter("lowpass", 40.0, 250)
@@ -65,6 +66,63 @@ def test_the_window_filter_keeps_its_precision_under_autocast():
         inside = HIGH(ecg)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, HIGH(ecg))
+
+
+# --- the thin product ---
+
+LONG = 2250
+
+
+@pytest.mark.parametrize("offset", [0.0, 50.0])
+@pytest.mark.parametrize("steps", [(HIGH, LOW), (LOW, HIGH), (HIGH,), (LOW,), (LOW, HIGH, LOW)], ids=str)
+def test_long_windows_on_a_cpu_take_a_band_and_two_thin_matrices_and_come_out_the_same(steps, offset):
+    thin = thin_product(steps, LONG)
+    assert thin is not None
+    ecg = windows(LONG) + offset
+    expected = ecg
+    for step in steps:
+        expected = filtered(step, expected)
+    got = run_batch_chain(steps, torch.from_numpy(ecg).float())
+    assert got.dtype == torch.float32
+    assert torch.equal(got, thin(torch.from_numpy(ecg).float()))
+    dense = torch.from_numpy(ecg).float() @ torch.from_numpy(filter_matrix(steps, LONG)).float()
+    errors = [np.abs(one.numpy() - expected).max() for one in (got, dense)]
+    assert errors[0] < max(2e-6, 1.5 * errors[1])
+
+
+def test_the_thin_product_takes_less_than_half_of_the_multiplications():
+    for steps, share in (((HIGH, LOW), 0.25), ((LOW,), 0.15)):
+        thin = thin_product(steps, LONG)
+        assert sum(part.numel() for part in (thin.tiles, thin.left, thin.right)) < share * LONG**2
+
+
+@pytest.mark.parametrize(
+    ("steps", "num_time_points"),
+    [((HIGH, LOW), 600), ((WindowFilter("lowpass", 0.5, 250),), LONG), ((WindowFilter("highpass", 60, 250),), LONG)],
+    ids=["a short window", "a low-pass that reaches far", "a high-pass that takes much"],
+)
+def test_where_it_would_save_little_the_one_matrix_is_taken(steps, num_time_points):
+    assert thin_product(steps, num_time_points) is None
+    ecg = windows(num_time_points)
+    expected = filtered(steps[0], ecg) if len(steps) == 1 else filtered(LOW, filtered(HIGH, ecg))
+    got = run_batch_chain(steps, torch.from_numpy(ecg).float())
+    torch.testing.assert_close(got.double(), torch.from_numpy(expected), atol=2e-5, rtol=0)
+
+
+@settings(max_examples=12)
+@given(num_time_points=st.integers(900, 2600), high=st.floats(0.3, 3), low=st.floats(10, 100), order=st.integers(1, 5))
+def test_filters_of_any_numbers_equal_scipys_in_single_precision(num_time_points, high, low, order):
+    steps = WindowFilter("highpass", high, 250, order), WindowFilter("lowpass", low, 250, order)
+    ecg = windows(num_time_points)
+    got = run_batch_chain(steps, torch.from_numpy(ecg).float())
+    expected = filtered(steps[1], filtered(steps[0], ecg))
+    torch.testing.assert_close(got.double(), torch.from_numpy(expected), atol=2e-5, rtol=0)
+
+
+def test_double_precision_takes_the_one_matrix():
+    ecg = torch.from_numpy(windows(LONG))
+    got = run_batch_chain((HIGH, LOW), ecg)
+    torch.testing.assert_close(got, torch.from_numpy(filtered(LOW, filtered(HIGH, ecg.numpy()))), atol=1e-9, rtol=0)
 
 
 def test_filters_of_other_numbers_are_not_mixed_up():

@@ -180,7 +180,7 @@ def test_labels_of_few_blocks_stay_in_memory(in_blocks, tiny_store, monkeypatch)
     for one, other in zip(labels.of(rows), whole.of(rows), strict=True):
         assert np.array_equal(one, other)
     assert len(labels._blocks) == 3
-    assert b"LabelledBlock" not in pickle.dumps(labels)  # a loader's worker derives what it needs
+    assert b"LabelledBlock" not in pickle.dumps(labels)  # another process derives what it needs
 
 
 def test_labels_are_read_where_they_are_asked_for_in_any_order_and_by_a_worker_anew(in_blocks, tiny_store):
