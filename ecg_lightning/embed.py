@@ -172,4 +172,4 @@ def _batches(dataset: "ECGDataset", batch_size: int) -> "Iterator[tuple[int, tor
 
     for start in range(0, len(dataset), batch_size):
         rows = np.arange(start, min(start + batch_size, len(dataset)))
-        yield start, dataset.__getitems__(Request(rows, 0, start, len(rows)))["windows"]
+        yield start, dataset.__getitems__(Request(rows, 0, start, len(rows)))["ecg"]

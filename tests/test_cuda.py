@@ -141,5 +141,5 @@ def test_records_travel_to_the_gpu_as_they_are_stored_from_pinned_memory(
     data = tiny_data(tiny_store, num_workers=num_workers)
     data.trainer = Trainer(accelerator="gpu", devices=1, logger=False, default_root_dir=tmp_path)
     batch = next(iter(data.use_signal(backbone_signal("vit")).train_dataloader()))
-    assert batch["windows"].dtype == torch.int16
-    assert batch["windows"].is_pinned()
+    assert batch["ecg"].dtype == torch.int16
+    assert batch["ecg"].is_pinned()

@@ -12,12 +12,10 @@ class Batch(TypedDict):
     """(batch,) int64: the record's place in the data set."""
     labels: Tensor
     """(batch, label) uint8: 0, 1, or 255 where unknown."""
-    cuts: NotRequired[Tensor]
-    """(batch, window, 2) int64, first of all where the signals lie on the device: where to cut ``windows`` there."""
-    windows: NotRequired[Tensor]
-    """(batch, window, lead, time) as they are stored, or in mV: what the chain behind the crop makes ``ecg`` of."""
     ecg: NotRequired[Tensor]
     """(batch, window, lead, time), one window in training; absent where the probe's features are computed already."""
+    cuts: NotRequired[Tensor]
+    """(batch, window, 2) int64, in place of ``ecg`` where the signals lie on the device: where to cut it there."""
     num_global: int
     """Records of the global batch, over all processes."""
     first: int

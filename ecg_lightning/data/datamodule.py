@@ -251,7 +251,6 @@ class PTBXLDataModule(LightningDataModule):
             dataset,
             requests,
             num_threads=self.num_workers,
-            finish=self._through_chain if on_cpu else None,
             pin_for=device if device.type == "cuda" and torch.cuda.is_available() else None,
         )
 
@@ -262,28 +261,24 @@ class PTBXLDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On the device, unless the loader did so: its windows to mV and through the chain behind the crop."""
+        """On the device: the windows of what lies there, to mV, then the steps of the chain behind the crop."""
         if "cuts" in batch:
             assert self._on_device is not None
-            batch["windows"] = self._on_device.windows(batch.pop("cuts"))
-        return self._through_chain(batch)
-
-    def _through_chain(self, batch: Batch) -> Batch:
-        """The ECGs of a batch that has windows; by the thread that made it, where it stays on the CPU."""
-        if "windows" in batch:
+            batch["ecg"] = self._on_device.windows(batch.pop("cuts"))
+        if "ecg" in batch:
             assert self.signal is not None
             wanted = self._dtype()
             precise = torch.float64 if wanted == torch.float64 else torch.float32
-            millivolts = self._millivolts(batch.pop("windows"), precise)
-            batch["ecg"] = run_batch_chain(self.signal.batch_chain, millivolts.to(precise)).to(wanted)
+            ecg = self._millivolts(batch["ecg"], precise)
+            batch["ecg"] = run_batch_chain(self.signal.batch_chain, ecg.to(precise)).to(wanted)
         return batch
 
-    def _millivolts(self, windows: torch.Tensor, precise: torch.dtype) -> torch.Tensor:
+    def _millivolts(self, ecg: torch.Tensor, precise: torch.dtype) -> torch.Tensor:
         """Windows as they came; on the CPU as the data set makes its mV, whatever the network's precision."""
-        if windows.dtype != torch.int16:
-            return windows
-        on_cpu = windows.device.type == "cpu"
-        return windows.to(torch.float32 if on_cpu else precise).mul_(self.stores.stores[0].millivolts_per_unit)
+        if ecg.dtype != torch.int16:
+            return ecg
+        on_cpu = ecg.device.type == "cpu"
+        return ecg.to(torch.float32 if on_cpu else precise).mul_(self.stores.stores[0].millivolts_per_unit)
 
     def _dtype(self) -> torch.dtype:
         if self.trainer is None or self.trainer.lightning_module is None:

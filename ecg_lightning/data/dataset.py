@@ -44,7 +44,7 @@ class ECGDataset(Dataset[Batch]):
         self.in_memory: Resident | None = None
         self.on_device: Rows | None = None
         self.in_millivolts = in_one_unit(self.stores) is None
-        """Whether windows come as float32 mV; where they travel to a GPU, int16 is half the way."""
+        """Whether batches come as float32 mV; where they travel to a GPU, int16 is half the way."""
         self.leads = [_places(signal, store.stored.leads) for store in self.stores.stores]
 
     def use(self, *, in_memory: Resident | None = None, on_device: Rows | None = None) -> None:
@@ -95,7 +95,7 @@ class ECGDataset(Dataset[Batch]):
         if self.on_device is not None:
             batch["cuts"] = torch.from_numpy(places_and_starts(self.on_device, request.rows, starts))
         else:
-            batch["windows"] = torch.from_numpy(self._windows(request.rows, starts))
+            batch["ecg"] = torch.from_numpy(self._windows(request.rows, starts))
         return batch
 
     @cached_property

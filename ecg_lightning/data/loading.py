@@ -1,9 +1,8 @@
 """The loader of batches, and the threads that read ahead for it."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -22,16 +21,15 @@ MORE_AHEAD = 1
 class BatchLoader(DataLoader[Batch]):
     """Makes the batches that are asked for, in order, each as a whole; threads read ahead.
 
-    Threads, where torch's own loader starts processes: what a batch costs is NumPy's and torch's copying, in which
-    they lay Python's lock down, so that threads work side by side. They share the stores' maps and the signals in
-    memory, hand a batch over as it lies, and end with their loader; processes would write each batch once more, map
-    it, and heed signals of their own (measured: benchmarks/README.md).
+    Threads, where torch's own loader starts processes: what a batch costs is NumPy's copying, in which it lays
+    Python's lock down, so that threads work side by side. They share the stores' maps and the signals in memory, hand
+    a batch over as it lies, and end with their loader; processes would write each batch once more, map it, and heed
+    signals of their own (measured: benchmarks/README.md). The chain behind the crop runs where the network does.
 
     Args:
         dataset: fetches all records of a request at once.
         requests: of the batches, in order; this process's part of each.
         num_threads: that read ahead; 0 makes each batch when it is asked for, in the thread that trains.
-        finish: what is done to a batch in the thread that made it.
         pin_for: the GPU that batches will be copied to: they are put to where it fetches them from.
     """
 
@@ -41,11 +39,10 @@ class BatchLoader(DataLoader[Batch]):
         requests: Iterable[Request],
         *,
         num_threads: int = 0,
-        finish: Callable[[Batch], Batch] | None = None,
         pin_for: torch.device | None = None,
     ) -> None:
         super().__init__(dataset, batch_sampler=requests, pin_memory=pin_for is not None)  # type: ignore[arg-type]
-        self.num_threads, self.finish, self.pin_for = num_threads, finish, pin_for
+        self.num_threads, self.pin_for = num_threads, pin_for
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """The batches; those in the making when an iterator is closed are dropped."""
@@ -56,14 +53,10 @@ class BatchLoader(DataLoader[Batch]):
 
     def _made(self, request: Request) -> Batch:
         batch = self.dataset.__getitems__(request)  # type: ignore[attr-defined]
-        if self.finish is not None:
-            batch = self.finish(batch)
         return _pinned(batch) if self.pin_memory else batch
 
     def _ahead(self, requests: Iterator[Request]) -> Iterator[Batch]:
-        # A thread that pins memory opens the GPU that is its current one: not the first one in every process.
-        begin = None if self.pin_for is None else partial(torch.cuda.set_device, self.pin_for)
-        threads = ThreadPoolExecutor(self.num_threads, "reads-ahead", begin)
+        threads = ThreadPoolExecutor(self.num_threads, "reads-ahead", _begin, (self.pin_for,))
         begun: deque[Future[Batch]] = deque()
         try:
             begun.extend(threads.submit(self._made, r) for r in islice(requests, self.num_threads + MORE_AHEAD))
@@ -72,6 +65,13 @@ class BatchLoader(DataLoader[Batch]):
                 yield begun.popleft().result()  # held by the step alone: its memory is free once that lets go of it
         finally:
             threads.shutdown(cancel_futures=True)
+
+
+def _begin(pin_for: torch.device | None) -> None:
+    """In each thread, for it alone, as torch's own loader does where it pins memory."""
+    torch.set_num_threads(1)  # else its copies call a team of OpenMP threads, which wait by taking cores
+    if pin_for is not None:  # else it would open the first GPU, in every process
+        torch.cuda.set_device(pin_for)
 
 
 def _pinned(batch: Batch) -> Batch:

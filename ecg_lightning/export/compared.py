@@ -50,5 +50,5 @@ def _of_store(trained: "TrainedRun", most: int) -> tuple[Tensor, str]:
     dataset = ECGDataset(NoLabels(stores), trained.signal, training=False, seed=0)
     dataset.in_millivolts = True
     rows = np.unique(np.linspace(0, stores.num_records - 1, most).astype(np.int64))
-    windows = dataset.__getitems__(Request(rows, 0, 0, len(rows)))["windows"]
+    windows = dataset.__getitems__(Request(rows, 0, 0, len(rows)))["ecg"]
     return windows.flatten(0, 1), f"{len(rows)} records of {Path(stores.name).name}"

@@ -53,7 +53,7 @@ def filled(module: MaskedAutoencoder, data: UnlabelledECGs, row: int) -> Filled:
     backbone, signal = module.backbone, module.backbone.signal
     dataset = ECGDataset(data.task_labels, signal, training=False, seed=0)
     dataset.in_millivolts = True
-    millivolts = dataset.__getitems__(Request(np.array([row]), 0, 0, 1))["windows"][:, 0]
+    millivolts = dataset.__getitems__(Request(np.array([row]), 0, 0, 1))["ecg"][:, 0]
     taken = run_batch_chain(signal.batch_chain, millivolts.to(module.device))
     ecg = taken.to(next(module.parameters()).dtype)
     noise = record_noise(torch.tensor([row]), backbone.num_patches, module.seed).to(module.device)

@@ -98,7 +98,7 @@ def _features(trainer: Trainer, module: MaskedAutoencoder, dataset: ECGDataset, 
     features = torch.zeros(len(rows), backbone.feature_dim, device=module.device)
     for start in range(CHUNK * trainer.global_rank, len(rows), CHUNK * trainer.world_size):
         part = rows[start : start + CHUNK]
-        ecg = dataset.__getitems__(Request(part, 0, 0, len(part)))["windows"].to(module.device)
+        ecg = dataset.__getitems__(Request(part, 0, 0, len(part)))["ecg"].to(module.device)
         ecg = run_batch_chain(backbone.signal.batch_chain, ecg)
         with trainer.precision_plugin.forward_context():
             each = backbone(ecg.flatten(0, 1).to(next(backbone.parameters()).dtype)).unflatten(0, ecg.shape[:2])

@@ -246,10 +246,10 @@ def test_reading_ahead_takes_nothing_from_the_global_random_stream(tiny_store, n
 
 def test_a_pickled_data_set_holds_no_signals_even_when_it_has_read_some(tiny_store):
     data = dataset(tiny_store, WHOLE)
-    assert data[0]["windows"].shape == (1, 1, 12, 1000)
+    assert data[0]["ecg"].shape == (1, 1, 12, 1000)
     assert len(pickle.dumps(data)) < data.stores.stores[0].signals().nbytes / 10
     again = pickle.loads(pickle.dumps(data))
-    assert torch.equal(again[5]["windows"], data[5]["windows"])
+    assert torch.equal(again[5]["ecg"], data[5]["ecg"])
 
 
 def test_signals_can_be_left_out(tiny_store):
@@ -310,10 +310,10 @@ def test_the_steps_behind_the_crop_run_on_the_batch_as_in_numpy(tiny_store, chai
 
 def test_a_batch_travels_to_a_gpu_as_it_is_stored_and_is_the_same_there(tiny_store):
     batches = {}
-    for device, name, dtype in (("cpu", "ecg", torch.float32), ("cuda", "windows", torch.int16)):
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.int16)):
         data = in_processes(with_signal(tiny_store), 1, device=device)
         batch = next(iter(data.train_dataloader()))
-        assert batch[name].dtype == dtype
+        assert batch["ecg"].dtype == dtype
         batches[device] = on_device(data, batch)["ecg"]
     assert torch.equal(batches["cpu"], batches["cuda"])
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from shards import cut_into
 from tiny import tiny_data
 
-from ecg_lightning.chains import Crop
 from ecg_lightning.data import labelled_blocks
 from ecg_lightning.data.dataset import ECGDataset
 from ecg_lightning.data.labelled_blocks import TaskLabels
@@ -103,18 +102,6 @@ def test_threads_make_batches_at_the_same_time() -> None:
     assert requests_of(loader(data, range(6), num_threads=3)) == [*range(6)]
 
 
-def test_a_batch_is_finished_by_the_thread_that_made_it() -> None:
-    data, finished = Made(), {}
-
-    def finish(batch: Any) -> Any:
-        finished[batch["request"]] = threading.current_thread().name
-        return {**batch, "finished": True}
-
-    batches = [*loader(data, range(9), num_threads=2, finish=finish)]
-    assert all(batch["finished"] for batch in batches)
-    assert finished == data.by
-
-
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_batch_that_cannot_be_made_says_so_where_it_was_asked_for(threads: int) -> None:
     def refuse(request: int) -> None:
@@ -164,11 +151,24 @@ def test_each_thread_takes_the_gpu_that_it_pins_memory_for(monkeypatch: pytest.M
     assert set(current.values()) == {gpu}
 
 
+def test_a_thread_that_reads_ahead_takes_one_core_and_leaves_the_others_to_the_step() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = {}
+        data = Made(lambda request: found.update({request: torch.get_num_threads()}))
+        assert len([*loader(data, range(9), num_threads=2)]) == 9
+        assert set(found.values()) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 # --- on a store ---
 
 
 def windows(store: Path, num_workers: int) -> Any:
-    return tiny_data(store, batch_size=7, num_workers=num_workers).use_signal(SignalSpec(100, 250, chain=(Crop(),)))
+    return tiny_data(store, batch_size=7, num_workers=num_workers).use_signal(SignalSpec(100, 250))
 
 
 def test_what_is_kept_of_a_batch_never_changes_while_others_are_made(tiny_store: Path) -> None:

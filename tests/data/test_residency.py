@@ -293,7 +293,7 @@ def test_every_tensor_of_a_batch_is_pinned_and_sent_to_a_gpu_without_waiting(tin
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     batch = next(iter(data.train_dataloader()))
     tensors = {name for name, value in batch.items() if isinstance(value, torch.Tensor)}
-    assert tensors == {"index", "labels", "cuts" if where == "device" else "windows"}
+    assert tensors == {"index", "labels", "cuts" if where == "device" else "ecg"}
     sent = move_data_to_device(batch, torch.device("cuda", 0))
     assert all(isinstance(sent[name], Travelling) and not sent[name].waited_for for name in tensors)
 

@@ -9,7 +9,7 @@ import yaml
 from shards import cut_into, part_of
 from tiny import of_lightning_cli, tiny_data
 
-from ecg_lightning.chains import Bandpass, Crop
+from ecg_lightning.chains import Bandpass
 from ecg_lightning.cli import main
 from ecg_lightning.data import labelled_blocks
 from ecg_lightning.data.labelled_blocks import TaskLabels
@@ -110,7 +110,7 @@ def test_leads_are_found_by_name_in_each_store(tiny_store, tmp_path):
     leads = Store(tiny_store).stored.leads
     first = part_of(tiny_store, tmp_path / "a.h5", slice(40))
     other = part_of(tiny_store, tmp_path / "b.h5", slice(40, 80), leads=leads[::-1])  # names moved, signals not
-    _, (_, val, _) = loaders([first, other], SignalSpec(100, 1000, leads=("II", "V6"), chain=(Crop(),)))
+    _, (_, val, _) = loaders([first, other], SignalSpec(100, 1000, leads=("II", "V6")))
     signals = Store(tiny_store).signals()
     for batch in val:
         for row, ecg in zip(batch["index"].tolist(), batch["ecg"], strict=True):
@@ -123,7 +123,7 @@ def test_stores_of_whole_and_of_broken_units_come_in_millivolts_alike(tiny_store
     first = part_of(tiny_store, tmp_path / "a.h5", slice(40), as_millivolts=broken_first)
     opened = Store(tiny_store)
     other = part_of(tiny_store, tmp_path / "b.h5", slice(40, 80), as_millivolts=not broken_first)
-    data, (_, val, _) = loaders([first, other], SignalSpec(100, 1000, chain=(Crop(),)))
+    data, (_, val, _) = loaders([first, other], SignalSpec(100, 1000))
     assert {store.dtype.name for store in data.stores.stores} == {"int16", "float32"}
     for batch in val:
         assert batch["ecg"].dtype == torch.float32

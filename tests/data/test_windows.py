@@ -20,7 +20,7 @@ def windows(store, spec, rows, *, epoch=0, training=False, seed=3):
     """(record, window, lead, time) as they are stored."""
     labels = TaskLabels(StoreSet(store), "superdiagnostic")
     dataset = ECGDataset(labels, spec, training=training, seed=seed)
-    return dataset.__getitems__(Request(np.array(rows), epoch, 0, len(rows)))["windows"].numpy()
+    return dataset.__getitems__(Request(np.array(rows), epoch, 0, len(rows)))["ecg"].numpy()
 
 
 def test_a_whole_record_is_what_is_stored(tiny_store):
@@ -119,7 +119,7 @@ def test_fixed_windows_are_those_of_the_first_epochs_in_turn(tiny_store):
     rows = [5, 0, 7]
 
     def window(data, epoch):
-        return data._datasets["train"].__getitems__(Request(np.array(rows), epoch, 0, 3))["windows"]
+        return data._datasets["train"].__getitems__(Request(np.array(rows), epoch, 0, 3))["ecg"]
 
     for epoch in range(5):
         assert torch.equal(window(fixed, epoch), window(free, epoch % 2))

@@ -84,7 +84,7 @@ def test_a_process_without_a_record_of_a_short_batch_adds_nothing(tiny_store):
     for rank in range(2):
         *_, last = TrainingBatches(order, 21, seed=42, rank=rank, world_size=2)
         batch = data._datasets["train"].__getitems__(last)
-        batches.append({**batch, "ecg": batch["windows"].float()})
+        batches.append({**batch, "ecg": batch["ecg"].float()})
     module = autoencoder()
     assert step(module, batches[0], 2, 0) > 0
     assert step(module, batches[1], 2, 1) == 0
