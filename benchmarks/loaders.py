@@ -1,9 +1,10 @@
 """Records per second of float32 training batches, as a step receives them: the data module against other loaders.
 
-Random windows of 2.5 s out of PTB-XL's real records, labels beside them, without workers and with two (worker processes
-of torch's loader; threads of ours), all ways in turn (A B A B), medians. The real records are repeated under new ids until no cache holds them; ways that read a file per
-record read the few real files, which the system keeps in memory. What comes first are the usual ways: `wfdb`, one .npy
-a record, one HDF5 file with a gzip chunk a record, the whole set in memory as float32 with a collate of single items.
+Random windows of 2.5 s out of PTB-XL's real records, labels beside them, without workers and with two (worker
+processes of torch's loader; threads of ours), all ways in turn (A B A B), medians. The real records are repeated
+under new ids until no cache holds them; ways that read a file per record read the few real files, which the system
+keeps in memory. What comes first are the usual ways: `wfdb`, one .npy a record, one HDF5 file with a gzip chunk a
+record, the whole set in memory as float32 with a collate of single items.
 `copy` is what nothing can beat: a plain copy of a batch's float32 bytes, in order, without loader, labels or windows;
 `copied at random` the same of random records.
 
