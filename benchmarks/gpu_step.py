@@ -179,18 +179,22 @@ class Bench:
             self.attempt("waits for CUDA", lambda: self.waits(Path(folder), sizes[-1], steps))
 
     def share(self, folder: Path, size: int, steps: int) -> None:
-        """The model alone before and behind the Trainer's steps; the faster of the two counts."""
+        """The model alone before and behind the Trainer's steps; the faster counts. None and two threads read ahead."""
         set_tf32(False)
         step = Ours("vit", size, self.device, half=True, draws=False)
         lengths = {"warm_up": 0, "seconds": 0.0, "most": 1} if self.arguments.quick else self.lengths()
         before = timed(step, self.device, **lengths)
-        real = seconds_per_step(folder, "vit", size, self.device, half=True, steps=steps)
+        real = [
+            seconds_per_step(folder, "vit", size, self.device, half=True, steps=steps, workers=threads)
+            for threads in (0, 2)
+        ]
         alone = min(before, timed(step, self.device, **lengths))
-        share = 1 - alone / real
-        self.figures[f"share_of_non_model_time_{size}"] = {"alone": alone, "real": real, "share": share}
+        shares = [1 - alone / one for one in real]
+        self.figures[f"share_of_non_model_time_{size}"] = {"alone": alone, "real": real, "share": shares}
         print(
-            f"vit, bf16-mixed, batch {size}: {1000 * real:.2f} ms a step of the Trainer, {1000 * alone:.2f} ms the "
-            f"model alone: {100 * share:.1f} % is not the model's", flush=True,
+            f"vit, bf16-mixed, batch {size}: {1000 * real[0]:.2f} ms a step of the Trainer, {1000 * real[1]:.2f} with "
+            f"two threads ahead, {1000 * alone:.2f} ms the model alone: {100 * shares[0]:.1f}, {100 * shares[1]:.1f} % "
+            "are not the model's", flush=True,
         )  # fmt: skip
 
     def waits(self, folder: Path, size: int, steps: int) -> None:
