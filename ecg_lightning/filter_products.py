@@ -25,9 +25,13 @@ TILE = 125
 """Time points that one tile of the band makes; measured on a window of 2,250 between 64 and 250: flat around it."""
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def filter_matrix(steps: "tuple[WindowFilter, ...]", num_time_points: int) -> NDArray[np.float64]:
     """Row i (time, time) is what the filters, one after the other, make of an impulse at time point i."""
+    return _filter_matrix(steps, num_time_points)
+
+
+def _filter_matrix(steps: "tuple[WindowFilter, ...]", num_time_points: int) -> NDArray[np.float64]:
     from scipy.signal import butter, sosfiltfilt
 
     impulses = np.eye(num_time_points)
@@ -73,8 +77,8 @@ def thin_product(steps: "tuple[WindowFilter, ...]", num_time_points: int) -> Thi
     """The filters as `ThinProduct`; None where it would not halve the multiplications."""
     import torch
 
-    whole = filter_matrix(steps, num_time_points)
-    band = filter_matrix(tuple(step for step in steps if step.kind == "lowpass"), num_time_points)
+    whole = _filter_matrix(steps, num_time_points)  # 40 MB, and the band as many, that nobody asks for again
+    band = _filter_matrix(tuple(step for step in steps if step.kind == "lowpass"), num_time_points)
     reach = _reach(band)
     thin = _thin(whole - band)
     if thin is None or 2 * reach + TILE + 2 * len(thin[1]) > num_time_points / 2:

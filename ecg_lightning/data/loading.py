@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -56,7 +57,11 @@ class BatchLoader(DataLoader[Batch]):
         return _pinned(batch) if self.pin_memory else batch
 
     def _ahead(self, requests: Iterator[Request]) -> Iterator[Batch]:
-        threads = ThreadPoolExecutor(self.num_threads, "reads-ahead", _begin, (self.pin_for,))
+        begin = None
+        if self.pin_for is not None:
+            torch.get_num_threads()  # settled for this thread now, else by what the others set for themselves
+            begin = partial(_begin_pinning, self.pin_for)
+        threads = ThreadPoolExecutor(self.num_threads, "reads-ahead", begin)
         begun: deque[Future[Batch]] = deque()
         try:
             begun.extend(threads.submit(self._made, r) for r in islice(requests, self.num_threads + MORE_AHEAD))
@@ -67,11 +72,10 @@ class BatchLoader(DataLoader[Batch]):
             threads.shutdown(cancel_futures=True)
 
 
-def _begin(pin_for: torch.device | None) -> None:
-    """In each thread, for it alone, as torch's own loader does where it pins memory."""
+def _begin_pinning(pin_for: torch.device) -> None:
+    """In each thread that pins memory, as torch's own loader does there. Nothing else in it is torch's."""
     torch.set_num_threads(1)  # else its copies call a team of OpenMP threads, which wait by taking cores
-    if pin_for is not None:  # else it would open the first GPU, in every process
-        torch.cuda.set_device(pin_for)
+    torch.cuda.set_device(pin_for)  # else it would open the first GPU, in every process
 
 
 def _pinned(batch: Batch) -> Batch:

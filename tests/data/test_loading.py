@@ -151,17 +151,27 @@ def test_each_thread_takes_the_gpu_that_it_pins_memory_for(monkeypatch: pytest.M
     assert set(current.values()) == {gpu}
 
 
-def test_a_thread_that_reads_ahead_takes_one_core_and_leaves_the_others_to_the_step() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        found = {}
-        data = Made(lambda request: found.update({request: torch.get_num_threads()}))
-        assert len([*loader(data, range(9), num_threads=2)]) == 9
-        assert set(found.values()) == {1}
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.parametrize("pins", [False, True])
+def test_threads_that_pin_take_one_core_each_and_the_thread_that_trains_keeps_its_own(
+    monkeypatch: pytest.MonkeyPatch, pins: bool
+) -> None:
+    """In a new thread, in which torch has not yet settled how many it uses; torch keeps one number for all such."""
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    before, found, trains = torch.get_num_threads(), {}, []
+    data = Made(lambda request: found.update({request: torch.get_num_threads()}))
+
+    def train() -> None:
+        torch.set_num_threads(3)
+        pin_for = torch.device("cuda", 0) if pins else None
+        trains.append(len([*loader(data, range(9), num_threads=2, pin_for=pin_for)]))
+        trains.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(before)
+    assert trains == [9, 3]
+    assert set(found.values()) == {1 if pins else 3}
 
 
 # --- on a store ---
